@@ -1,0 +1,1 @@
+//! Assembly in flow order, shutdown in reverse.

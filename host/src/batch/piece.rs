@@ -1,0 +1,62 @@
+//! A piece of a batch at work: what one plugin call reads, and the edits it leaves for the next.
+//!
+//! A [`Piece`] holds the rows of at most a few hundred records and the overlay of what the chain changed so far.
+//! A [`Call`] is one plugin's look at it: it reads the piece as it was when the call began, collects edits, and
+//! either [`Call::commit`]s them all or none. Columns are built when they are asked for, and kept for the next call.
+//! Row numbers of a call count the visible rows: those not dropped, and in the subset the call was given.
+
+/// The levels of the tree (WIT `level`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Level {
+    Resource,
+    Scope,
+    Metric,
+    Item,
+    Event,
+}
+
+/// Where strings live (WIT `places`): a set of bits, in this order from bit 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Places(pub u16);
+
+impl Places {
+    pub const BODY: Places = Places(1);
+    pub const NAME: Places = Places(2);
+    pub const EVENT_NAME: Places = Places(4);
+    pub const DESCRIPTION: Places = Places(8);
+    pub const ITEM_ATTRIBUTES: Places = Places(16);
+    pub const EVENT_ATTRIBUTES: Places = Places(32);
+    pub const METRIC_ATTRIBUTES: Places = Places(64);
+    pub const SCOPE_ATTRIBUTES: Places = Places(128);
+    pub const RESOURCE_ATTRIBUTES: Places = Places(256);
+}
+
+/// What a plugin did wrong, as text for its author. The call fails, no edit is applied.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(pub String);
+
+/// Matches, as in WIT: parallel lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    pub texts: Vec<u32>,
+    pub patterns: Vec<u32>,
+    pub starts: Vec<u32>,
+    pub ends: Vec<u32>,
+}
+
+/// Text values of one attribute, equal strings once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextColumn {
+    pub rows: Vec<u32>,
+    pub index: Vec<u32>,
+    pub strings: Vec<String>,
+}
+
+/// At most a few hundred records of one batch, and what the chain changed so far.
+#[derive(Debug)]
+pub struct Piece {}
+
+/// One plugin's look at a piece.
+#[derive(Debug)]
+pub struct Call {}

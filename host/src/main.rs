@@ -1,0 +1,5 @@
+//! The `trommel` command.
+
+fn main() -> std::process::ExitCode {
+    trommel::cli::main()
+}

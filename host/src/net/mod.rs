@@ -1,0 +1,8 @@
+//! TLS with reload, deadlines, backoff, the body reader, the accept loop.
+//!
+//! Knows nothing of tenants, batches or OTLP: room is taken through a function that the caller hands in.
+
+pub mod backoff;
+pub mod body;
+pub mod serve;
+pub mod tls;

@@ -1,0 +1,1 @@
+//! Where a batch begins; protocol in, protocol out.

@@ -1,0 +1,75 @@
+//! Plugins inside limits; the only user of wasmtime.
+
+use crate::telemetry::Secret;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One plugin of the configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub name: String,
+    pub module: Module,
+    /// Its own settings, as JSON text.
+    pub config: String,
+    /// Secrets that `batch.hash` uses by name; they never enter the plugin.
+    pub secrets: BTreeMap<String, Secret>,
+    /// Must have run before a record may be stored anywhere.
+    pub is_guard: bool,
+    pub on_failure: OnFailure,
+    /// Only for pipelines of this tenant.
+    pub tenant: Option<crate::batch::TenantId>,
+    pub instance: Instance,
+    pub limits: Limits,
+    /// The rights that the operator grants, in the manifest's words; `None`: what the manifest asks (bundled plugins only).
+    pub grant: Option<Grant>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// `builtin:NAME`
+    Builtin(String),
+    File(PathBuf),
+}
+
+/// What becomes of records that a plugin fails on, alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Left out, final for the sender, told in the partial success.
+    Refuse,
+    /// Dropped, counted.
+    Drop,
+    /// They go on unchanged.
+    Pass,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instance {
+    /// One memory for all tenants: only for plugins that are trusted to keep nothing.
+    Shared,
+    /// Each tenant has instances of its own.
+    PerTenant,
+}
+
+/// Bounds of one call, and of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// CPU time of a call. Default 100 ms: a piece of 512 records costs a good plugin well under 1 ms, a slow language 50 ms.
+    pub time: Duration,
+    /// Linear memory of an instance, bytes. Default 64 MiB: CPython fits.
+    pub memory: usize,
+    /// Bytes of edits of a call. Default: 4 × the piece, at least 1 MiB.
+    pub output_factor: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    pub reads: Vec<String>,
+    pub writes: Vec<String>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { time: Duration::from_millis(100), memory: 64 << 20, output_factor: 4 }
+    }
+}

@@ -1,0 +1,90 @@
+//! The metrics of the collector: one field each, with unit and meaning.
+
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::registry::Registry;
+use std::sync::{Arc, Mutex};
+
+/// Label names and values, in the order they are shown.
+pub type Labels = Vec<(&'static str, String)>;
+
+/// Counters and gauges of all verbs. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    /// Requests by `protocol` (grpc, http), `signal`, `answer` (ok, partial, or the reason of the refusal).
+    pub receive_requests: Family<Labels, Counter>,
+    /// Uncompressed bytes of requests, by `signal`.
+    pub receive_bytes: Family<Labels, Counter>,
+    /// Connections that are open, by `listener`.
+    pub receive_connections: Family<Labels, Gauge>,
+    /// Identity attributes that a sender had set otherwise and we overwrote, in resources, by `tenant`.
+    pub admit_overwritten: Family<Labels, Counter>,
+    /// Strings that were not UTF-8 and were mended, by `tenant`.
+    pub admit_mended: Family<Labels, Counter>,
+    /// Room taken now, in bytes.
+    pub admit_room_used: Gauge,
+    /// Calls of plugins, by `plugin`, `result` (ok, error, trap, time, memory, output).
+    pub process_calls: Family<Labels, Counter>,
+    /// CPU time of plugins in microseconds, by `plugin`.
+    pub process_cpu: Family<Labels, Counter>,
+    /// Identity attributes that a plugin changed and we restored, in resources, by `plugin`.
+    pub process_restored: Family<Labels, Counter>,
+    /// What plugins count themselves, by `plugin`, `name`.
+    pub process_plugin: Family<Labels, Counter>,
+    /// Attempts to send, by `sink`, `result` (ok, retry, reject).
+    pub deliver_attempts: Family<Labels, Counter>,
+    /// Viewers of tails that are connected.
+    pub deliver_viewers: Gauge,
+    /// Records that viewers were told of as a gap, by `reason`.
+    pub deliver_gap_records: Family<Labels, Counter>,
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("trommel");
+        Metrics {
+            receive_requests: register(&mut registry, "receive_requests", "Requests by protocol, signal and answer"),
+            receive_bytes: register(&mut registry, "receive_bytes", "Uncompressed bytes of requests"),
+            receive_connections: register(&mut registry, "receive_connections", "Open connections"),
+            admit_overwritten: register(&mut registry, "admit_overwritten_resources", "Resources whose identity attributes were overwritten"),
+            admit_mended: register(&mut registry, "admit_mended_strings", "Strings that were not UTF-8 and were mended"),
+            admit_room_used: register(&mut registry, "admit_room_used_bytes", "Room taken now"),
+            process_calls: register(&mut registry, "process_calls", "Calls of plugins by result"),
+            process_cpu: register(&mut registry, "process_cpu_microseconds", "CPU time of plugins"),
+            process_restored: register(&mut registry, "process_restored_resources", "Resources whose identity attributes a plugin had changed"),
+            process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
+            deliver_attempts: register(&mut registry, "deliver_attempts", "Attempts to send, by sink and result"),
+            deliver_viewers: register(&mut registry, "deliver_viewers", "Viewers of tails that are connected"),
+            deliver_gap_records: register(&mut registry, "deliver_gap_records", "Records that viewers were told of as a gap"),
+            registry: Arc::new(Mutex::new(registry)),
+        }
+    }
+
+    /// Adds a collector that writes its own lines at each scrape (the ledger).
+    pub fn add_collector(&self, collector: Box<dyn prometheus_client::collector::Collector>) {
+        self.registry.lock().expect("no panic while the registry is locked").register_collector(collector);
+    }
+
+    /// The OpenMetrics text of everything.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock().expect("no panic while the registry is locked"))
+            .expect("writing to a String cannot fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+fn register<M>(registry: &mut Registry, name: &str, help: &str) -> M
+where
+    M: Default + Clone + prometheus_client::registry::Metric,
+{
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}

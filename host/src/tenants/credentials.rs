@@ -1,0 +1,86 @@
+//! What a caller shows, and who that makes it.
+
+use crate::batch::{ProjectId, TenantId};
+
+/// A line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    pub proof: Proof,
+    pub who: Who,
+    pub rights: Rights,
+}
+
+/// What must be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A bearer token with this SHA-256.
+    Token([u8; 32]),
+    /// A client certificate with this SHA-256 fingerprint (of its DER).
+    Certificate([u8; 32]),
+}
+
+/// Whom the credential stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// This tenant, whatever its data says.
+    Tenant { tenant: TenantId, projects: Names },
+    /// Others, as the identity attributes of the data say: an agent, another gateway.
+    SpeaksFor { tenants: Names },
+    /// Nobody: an administrator.
+    Nobody,
+}
+
+/// All names, or these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Names {
+    All,
+    Some(Vec<String>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    pub send: bool,
+    pub read: bool,
+    pub admin: bool,
+}
+
+/// Somebody who showed a credential that we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    pub who: Who,
+    pub rights: Rights,
+}
+
+/// No credential, or one that we do not know. The two get the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no valid credential: send `authorization: Bearer TOKEN`")]
+pub struct Unauthenticated;
+
+impl Caller {
+    /// The caller where no token is asked.
+    pub fn local() -> Caller {
+        Caller {
+            who: Who::Tenant { tenant: TenantId::local(), projects: Names::All },
+            rights: Rights { send: true, read: true, admin: true },
+        }
+    }
+
+    /// Whether this caller may read this stream. "Not yours" and "not there" get the same answer.
+    pub fn may_read(&self, tenant: &TenantId, project: &ProjectId) -> bool {
+        self.rights.read
+            && match &self.who {
+                Who::Tenant { tenant: own, projects } => own == tenant && projects.cover(project.as_str()),
+                Who::SpeaksFor { tenants } => tenants.cover(tenant.as_str()),
+                Who::Nobody => false,
+            }
+    }
+}
+
+impl Names {
+    pub fn cover(&self, name: &str) -> bool {
+        match self {
+            Names::All => true,
+            Names::Some(names) => names.iter().any(|n| n == name),
+        }
+    }
+}
