@@ -60,3 +60,39 @@ pub struct Piece {}
 /// One plugin's look at a piece.
 #[derive(Debug)]
 pub struct Call {}
+
+/// The rows of a piece, in document order; positions are offsets in the batch's bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rows {
+    pub(super) resources: Vec<Row>,
+    pub(super) scopes: Vec<Row>,
+    /// Metrics signal only.
+    pub(super) metrics: Vec<Row>,
+    pub(super) items: Vec<Row>,
+}
+
+/// One row: a Resource*, Scope*, Metric entry, or a record (log record, span, data point).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row {
+    /// The whole field, tag and length included.
+    pub(super) field: (u32, u32),
+    /// The content of the message.
+    pub(super) content: (u32, u32),
+    /// Where the content of the message begins that the field stands in: the batch (0), the Resource*, the Scope*;
+    /// for a data point the Gauge, Sum, Histogram, … inside the Metric.
+    pub(super) owner: u32,
+    /// The row of the level above (a data point's is its metric; a metric's its scope). 0 for a resource.
+    pub(super) parent: u32,
+    /// For a metric: the field number of its data (5 gauge, 7 sum, 9 histogram, 10 exponential histogram, 11 summary).
+    pub(super) kind: u8,
+}
+
+/// What the chain left in a piece.
+#[derive(Debug)]
+pub(super) enum Changes {
+    None,
+    /// Edits of the batch's bytes (sorted, none inside a dropped item), and the item rows that were dropped (sorted).
+    Edits { edits: Vec<super::Edit>, dropped: Vec<u32> },
+    /// A plugin used `splice`: the whole piece as a request of its own, walked and in order.
+    Rewritten(super::Request),
+}

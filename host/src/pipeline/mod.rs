@@ -1,6 +1,8 @@
 //! admit, process, route, commit, deliver.
 
 use crate::batch::Signal;
+use crate::tenants::{Caller, Taken};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -58,4 +60,30 @@ pub struct Receipt {
     pub rejected: u64,
     /// Why, for a person; empty when nothing was.
     pub message: String,
+}
+
+/// A request as the receiver hands it over: the body is whole, decompressed, and has its room.
+#[derive(Debug)]
+pub struct Submission {
+    pub signal: Signal,
+    /// An Export*ServiceRequest in protobuf.
+    pub body: Bytes,
+    pub caller: std::sync::Arc<Caller>,
+    pub room: Taken,
+    /// When the sender stops waiting (`grpc-timeout`, else 10 s from the start).
+    pub deadline: tokio::time::Instant,
+}
+
+/// The way of a batch, assembled.
+#[derive(Debug)]
+pub struct Pipeline {}
+
+impl Pipeline {
+    /// From a receiver's hands to the journal. Returns when the sender may be told "yes".
+    ///
+    /// Cancelled before its entries are with the journal, nothing is committed; afterwards the commit completes.
+    pub async fn submit(&self, submission: Submission) -> Result<Receipt, Refusal> {
+        let _ = submission;
+        Err(Refusal::Stopping { after: Duration::from_secs(1) })
+    }
 }
