@@ -65,10 +65,10 @@ cat > package.json <<'JSON'
 { "private": true }
 JSON
 npm install --silent --no-audit --no-fund \
-  @opentelemetry/api@1.9.1 @opentelemetry/api-logs@0.223.1 @opentelemetry/sdk-logs@0.223.1 \
-  @opentelemetry/sdk-trace@2.12.1 @opentelemetry/sdk-metrics@2.12.1 @opentelemetry/resources@2.12.1 \
+  @opentelemetry/api@1.10.0 @opentelemetry/resources@3.1.0 \
+  @opentelemetry/sdk-logs@3.1.0 @opentelemetry/sdk-trace@3.1.0 @opentelemetry/sdk-metrics@3.1.0 \
   @opentelemetry/exporter-logs-otlp-grpc@0.301.0 @opentelemetry/exporter-logs-otlp-http@0.301.0 @opentelemetry/exporter-logs-otlp-proto@0.301.0 \
-  @opentelemetry/exporter-trace-otlp-grpc@0.301.0 @opentelemetry/exporter-trace-otlp-http@0.301.0 @opentelemetry/exporter-trace-otlp-proto@0.301.1 \
+  @opentelemetry/exporter-trace-otlp-grpc@0.301.0 @opentelemetry/exporter-trace-otlp-http@0.301.0 @opentelemetry/exporter-trace-otlp-proto@0.301.0 \
   @opentelemetry/exporter-metrics-otlp-grpc@0.301.0 @opentelemetry/exporter-metrics-otlp-http@0.301.0 @opentelemetry/exporter-metrics-otlp-proto@0.301.0
 "#,
 };
