@@ -1,12 +1,14 @@
 //! A request is split by the identity of its resources: one batch per stream. Never waits.
 
-use crate::batch::{Batch, TenantId};
+use super::{Caller, Names, Tenants, Who};
+use crate::batch::{Batch, Claim, Claimed, ProjectId, Request, Stream, TenantId};
+use std::collections::HashMap;
 
 /// What becomes of a request.
 #[derive(Debug, Default)]
 pub struct Admitted {
     pub parts: Vec<Part>,
-    /// What was left out, for the partial success and the ledger.
+    /// What was left out, for the partial success and the ledger; one entry per tenant and reason.
     pub refused: Vec<RefusedPart>,
 }
 
@@ -28,6 +30,157 @@ pub struct RefusedPart {
     /// `TenantId::none()` where nobody knows.
     pub tenant: TenantId,
     pub records: u32,
-    /// `no_tenant`, `unknown_tenant`, `identity_conflict`, `project_not_covered`, `record_too_large`.
+    /// `no_tenant`, `unknown_tenant`, `identity_conflict`, `project_not_covered`, `too_many_tenants`,
+    /// `too_many_projects`, `record_too_large`.
     pub reason: &'static str,
+}
+
+/// A resource that has no stream: its tenant as far as it is known, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Outcast {
+    tenant: TenantId,
+    reason: &'static str,
+}
+
+/// The resources of one stream, in the order of the request.
+struct Group {
+    stream: Stream,
+    resources: Vec<usize>,
+    records: u32,
+    mended: u32,
+}
+
+impl Tenants {
+    /// Splits a request by whose its resources are: one part per stream, in the order of their first resources,
+    /// identity attributes put right, records above `record_bytes_max` left out.
+    pub fn admit(&self, request: Request, caller: &Caller, record_bytes_max: usize) -> Admitted {
+        let mut admitted = Admitted::default();
+        for group in self.groups(&request, caller, &mut admitted) {
+            let part = self.part(&request, group, record_bytes_max, &mut admitted);
+            admitted.parts.push(part);
+        }
+        admitted
+    }
+
+    fn groups(&self, request: &Request, caller: &Caller, admitted: &mut Admitted) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut by_stream: HashMap<Stream, usize> = HashMap::new();
+        // Most requests say the same in each resource: what was decided for the last one holds.
+        let mut last: Option<(Claim, Result<usize, Outcast>)> = None;
+        for (at, resource) in request.resources.iter().enumerate().filter(|(_, r)| r.records > 0) {
+            let claim = request.claim(at, &self.keys);
+            let place = match last.take() {
+                Some((before, place)) if before == claim => place,
+                _ => self.stream_of(caller, &claim).map(|stream| {
+                    *by_stream.entry(stream).or_insert_with_key(|stream| {
+                        groups.push(Group {
+                            stream: stream.clone(),
+                            resources: Vec::new(),
+                            records: 0,
+                            mended: 0,
+                        });
+                        groups.len() - 1
+                    })
+                }),
+            };
+            match &place {
+                Ok(place) => {
+                    let group = &mut groups[*place];
+                    group.resources.push(at);
+                    group.records += resource.records;
+                    group.mended += resource.mended;
+                }
+                Err(outcast) => admitted.refuse(&outcast.tenant, resource.records, outcast.reason),
+            }
+            last = Some((claim, place));
+        }
+        groups
+    }
+
+    fn part(
+        &self,
+        request: &Request,
+        group: Group,
+        record_bytes_max: usize,
+        admitted: &mut Admitted,
+    ) -> Part {
+        let tenant = group.stream.tenant.clone();
+        let mut batch = request.batch(group.stream, &group.resources);
+        let stamped = batch.stamp(&self.keys, self.is_stamping);
+        let too_large = batch.reject_larger(record_bytes_max);
+        if too_large > 0 {
+            admitted.refuse(&tenant, too_large, "record_too_large");
+        }
+        self.count(&tenant, stamped.overwritten, group.mended);
+        Part { batch, received: group.records, overwritten: stamped.overwritten, mended: group.mended }
+    }
+
+    fn count(&self, tenant: &TenantId, overwritten: u32, mended: u32) {
+        for (count, family) in
+            [(overwritten, &self.metrics.admit_overwritten), (mended, &self.metrics.admit_mended)]
+        {
+            if count > 0 {
+                let labels = vec![("tenant", self.labels.label(tenant))];
+                family.get_or_create(&labels).inc_by(count.into());
+            }
+        }
+    }
+
+    /// The stream that a resource belongs to, noted among those seen.
+    fn stream_of(&self, caller: &Caller, claim: &Claim) -> Result<Stream, Outcast> {
+        let stream = stream_of(&caller.who, claim)?;
+        let is_invited = matches!(caller.who, Who::Tenant { .. });
+        match self.seen.note(&stream, is_invited) {
+            Ok(()) => Ok(stream),
+            Err(reason @ "too_many_tenants") => Err(Outcast { tenant: TenantId::none(), reason }),
+            Err(reason) => Err(Outcast { tenant: stream.tenant, reason }),
+        }
+    }
+}
+
+impl Admitted {
+    fn refuse(&mut self, tenant: &TenantId, records: u32, reason: &'static str) {
+        match self.refused.iter_mut().find(|part| part.reason == reason && part.tenant == *tenant) {
+            Some(part) => part.records += records,
+            None => self.refused.push(RefusedPart { tenant: tenant.clone(), records, reason }),
+        }
+    }
+}
+
+/// Whose a resource is that says this, from somebody who is that.
+fn stream_of(who: &Who, claim: &Claim) -> Result<Stream, Outcast> {
+    let nobodys = |reason| Outcast { tenant: TenantId::none(), reason };
+    let (tenant, projects) = match who {
+        Who::Tenant { tenant, projects } => (tenant.clone(), projects),
+        Who::SpeaksFor { tenants } => match said(&claim.tenant) {
+            Ok(None) => return Err(nobodys("no_tenant")),
+            Ok(Some(name)) if !tenants.cover(name) => return Err(nobodys("unknown_tenant")),
+            Ok(Some(name)) => (TenantId::new(name).map_err(|_| nobodys("unknown_tenant"))?, &Names::All),
+            Err(reason) => return Err(nobodys(reason)),
+        },
+        Who::Nobody => return Err(nobodys("no_tenant")),
+    };
+    match project_of(projects, &claim.project) {
+        Ok(project) => Ok(Stream { tenant, project }),
+        Err(reason) => Err(Outcast { tenant, reason }),
+    }
+}
+
+fn project_of(projects: &Names, claimed: &Claimed) -> Result<ProjectId, &'static str> {
+    let not_covered = "project_not_covered";
+    match (said(claimed)?, projects) {
+        (Some(name), _) if projects.cover(name) => ProjectId::new(name).map_err(|_| not_covered),
+        (Some(_), _) => Err(not_covered),
+        (None, Names::Some(names)) if names.len() == 1 => ProjectId::new(&names[0]).map_err(|_| not_covered),
+        (None, _) => Ok(ProjectId::default_project()),
+    }
+}
+
+/// What an identity attribute says. An empty text says nothing: an unset variable makes one.
+fn said(claimed: &Claimed) -> Result<Option<&str>, &'static str> {
+    match claimed {
+        Claimed::One(name) if !name.is_empty() => Ok(Some(name)),
+        Claimed::One(_) | Claimed::Absent => Ok(None),
+        Claimed::Conflict => Err("identity_conflict"),
+    }
 }
