@@ -105,3 +105,124 @@ fn mac(key: &Secret, text: &str) -> Hmac<Sha256> {
     mac.update(text.as_bytes());
     mac
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenants::Who;
+
+    const NOW: u64 = 1_764_000_000;
+
+    fn key() -> Secret {
+        Secret::new("a key that nobody knows, of some length")
+    }
+
+    fn ticket(tenant: &str, projects: &[&str], expires: u64) -> Ticket {
+        let projects = projects.iter().map(|p| (*p).to_owned()).collect();
+        Ticket { tenant: tenant.into(), projects, expires }
+    }
+
+    /// Signs any payload, so that its faults are reached behind a good signature.
+    fn signed(payload: &str) -> String {
+        let text = format!("v1.{}", BASE64URL.encode(payload));
+        let signature = BASE64URL.encode(mac(&key(), &text).finalize().into_bytes());
+        format!("{text}.{signature}")
+    }
+
+    #[test]
+    fn a_ticket_reads_the_projects_it_names_and_does_nothing_else() {
+        let text = sign(&key(), &ticket("acme", &["shop", "blog"], NOW + 3600));
+        let caller = read(&key(), &text, NOW).unwrap();
+        let projects = Names::Some(vec!["shop".into(), "blog".into()]);
+        assert_eq!(caller.who, Who::Tenant { tenant: TenantId::new("acme").unwrap(), projects });
+        assert_eq!(caller.rights, Rights { read: true, send: false, admin: false });
+        let may = |tenant, project| {
+            caller.may_read(&TenantId::new(tenant).unwrap(), &ProjectId::new(project).unwrap())
+        };
+        assert!(may("acme", "shop") && may("acme", "blog"));
+        assert!(!may("acme", "default") && !may("globex", "shop"));
+        let all = read(&key(), &sign(&key(), &ticket("acme", &["*"], NOW + 1)), NOW).unwrap();
+        assert!(all.may_read(&TenantId::new("acme").unwrap(), &ProjectId::new("any").unwrap()));
+    }
+
+    #[test]
+    fn a_ticket_made_by_the_documented_recipe_is_taken() {
+        // Printed by the Python of this file's head, and by the same with the padding left standing.
+        let printed = [
+            concat!(
+                "v1.eyJ0ZW5hbnQiOiAiYWNtZSIsICJwcm9qZWN0cyI6IFsiYmxvZyIsICJzaG9wIl0sICJleHBpcmVzIjogMTc2NDAwMDkwMH0",
+                ".3QXNngwQzXUfPNQ-A8csHyAQios9QQC7gtLNpUfHR9w"
+            ),
+            concat!(
+                "v1.eyJ0ZW5hbnQiOiAiYWNtZSIsICJwcm9qZWN0cyI6IFsiYmxvZyIsICJzaG9wIl0sICJleHBpcmVzIjogMTc2NDAwMDkwMH0=",
+                ".uN3rluOt2hOM4BlfsRJGKozRcoo-skqx7VuhnRxJa6w="
+            ),
+        ];
+        for text in printed {
+            assert!(read(&key(), text, NOW).is_ok(), "{text}");
+        }
+        let file = Secret::new(format!("{}\n", key().expose()));
+        assert!(
+            read(&file, &text, NOW).is_ok(),
+            "the line feed at the end of a key file is not part of the key"
+        );
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_a_ticket_has_one_answer() {
+        let good = sign(&key(), &ticket("acme", &["shop"], NOW + 60));
+        assert!(read(&key(), &good, NOW).is_ok());
+        let of = |tenant: &str, projects: &[&str], expires| sign(&key(), &ticket(tenant, projects, expires));
+        let (signed_part, signature) = good.rsplit_once('.').unwrap();
+        let other = BASE64URL.encode(r#"{"tenant":"globex","projects":["shop"],"expires":1764000060}"#);
+        let cases = [
+            ("expired", of("acme", &["shop"], NOW)),
+            ("long expired", of("acme", &["shop"], 0)),
+            ("too long", of("acme", &["shop"], NOW + 3601)),
+            ("for ever", of("acme", &["shop"], u64::MAX)),
+            ("no projects", of("acme", &[], NOW + 60)),
+            ("all among others", of("acme", &["shop", "*"], NOW + 60)),
+            ("no tenant's name", of("_none", &["shop"], NOW + 60)),
+            ("an empty tenant", of("", &["shop"], NOW + 60)),
+            ("no project's name", of("acme", &["a\nb"], NOW + 60)),
+            (
+                "another key",
+                sign(
+                    &Secret::new("another key, as long as the first one was"),
+                    &ticket("acme", &["shop"], NOW + 60),
+                ),
+            ),
+            ("another tenant under the signature", format!("v1.{other}.{signature}")),
+            ("another version", good.replacen("v1.", "v2.", 1)),
+            ("no version", good["v1.".len()..].to_owned()),
+            ("no signature", signed_part.to_owned()),
+            ("an empty signature", format!("{signed_part}.")),
+            ("half a signature", format!("{signed_part}.{}", &signature[..20])),
+            ("no base64url", format!("{signed_part}.{}", "+".repeat(43))),
+            (
+                "an unknown field",
+                signed(r#"{"tenant":"acme","projects":["shop"],"expires":1764000060,"admin":true}"#),
+            ),
+            ("a missing field", signed(r#"{"tenant":"acme","expires":1764000060}"#)),
+            ("a negative time", signed(r#"{"tenant":"acme","projects":["shop"],"expires":-1}"#)),
+            ("no JSON", signed("acme")),
+            ("nothing", String::new()),
+            ("dots", "...".into()),
+            ("a long text", format!("v1.{}.{signature}", "A".repeat(TEXT_BYTES_MAX))),
+        ];
+        for (fault, text) in cases {
+            assert_eq!(read(&key(), &text, NOW), Err(Unauthenticated), "{fault}");
+        }
+    }
+
+    #[test]
+    fn no_single_changed_character_is_taken() {
+        let good = sign(&key(), &ticket("acme", &["shop"], NOW + 60));
+        for at in 0..good.len() {
+            let mut bytes = good.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            assert_eq!(read(&key(), &changed, NOW), Err(Unauthenticated), "character {at}");
+        }
+    }
+}

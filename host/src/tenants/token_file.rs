@@ -148,3 +148,91 @@ fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `$` stands for a good hash.
+    fn parsed(lines: &str) -> Result<Vec<Credential>, (usize, String)> {
+        parse(&format!("{HEADER}\n{}", lines.replace('$', &"ab".repeat(32))))
+    }
+
+    #[test]
+    fn every_kind_of_line_is_read() {
+        let names = |names: &[&str]| Names::Some(names.iter().map(|n| (*n).to_owned()).collect());
+        let acme = TenantId::new("acme").unwrap();
+        let (send, read) =
+            (Rights { send: true, ..Rights::default() }, Rights { read: true, ..Rights::default() });
+        let cases = [
+            ("$,acme,*,,send", Who::Tenant { tenant: acme.clone(), projects: Names::All }, send),
+            (
+                "$, acme , shop; blog ,, send;read",
+                Who::Tenant { tenant: acme, projects: names(&["shop", "blog"]) },
+                Rights { read: true, ..send },
+            ),
+            ("$,,,*,send", Who::SpeaksFor { tenants: Names::All }, send),
+            ("$,,,acme;globex,read", Who::SpeaksFor { tenants: names(&["acme", "globex"]) }, read),
+            ("$,,,,admin", Who::Nobody, Rights { admin: true, ..Rights::default() }),
+        ];
+        for (line, who, rights) in cases {
+            let expected = Credential { proof: Proof::Token([0xab; 32]), who, rights };
+            assert_eq!(parsed(&format!("\n{line}\r\n\n")), Ok(vec![expected]), "{line}");
+        }
+        assert_eq!(parse(HEADER), Ok(vec![]), "an empty table is a table");
+        assert_eq!(parse(&format!("\u{feff}{HEADER}\r\n")), Ok(vec![]), "as spreadsheets write it");
+    }
+
+    #[test]
+    fn a_fault_names_its_line_and_what_would_be_right() {
+        let cases = [
+            (
+                "$,acme,*,,send\n\n$,globex,*,,send",
+                4,
+                "this sha256 stands on an earlier line: each stands once",
+            ),
+            ("$,acme,*,send", 2, "4 fields; five are right: sha256,tenant,projects,speaks_for,rights"),
+            ("$,acme,a,b,,send", 2, "6 fields; five are right: sha256,tenant,projects,speaks_for,rights"),
+            ("$,\"acme\",*,,send", 2, "fields stand without quotes"),
+            ("$,acme,*,*,send", 2, "tenant and speaks_for: one of them is right, not both"),
+            ("$,acme,,,send", 2, "a tenant needs projects: names joined with `;`, or `*` for all"),
+            ("$,,shop,*,send", 2, "projects stand with a tenant only"),
+            ("$,,,,send", 2, "whose is it? rights `send` and `read` need tenant or speaks_for"),
+            (
+                "$,_none,*,,send",
+                2,
+                "tenant \"_none\": a name is 1 to 128 bytes of printable text and does not begin with `_`",
+            ),
+            (
+                "$,acme,shop;;blog,,send",
+                2,
+                "project \"\": a name is 1 to 128 bytes of printable text and does not begin with `_`",
+            ),
+            ("$,acme,shop;*,,send", 2, "`*` stands alone: it means all"),
+            (
+                "$,,,acme;_x,send",
+                2,
+                "tenant \"_x\": a name is 1 to 128 bytes of printable text and does not begin with `_`",
+            ),
+            ("$,acme,*,,", 2, "no rights: `send`, `read`, `admin`, joined with `;`"),
+            ("$,acme,*,,send;write", 2, "right \"write\": `send`, `read` and `admin` are right"),
+        ];
+        for (lines, line, error) in cases {
+            assert_eq!(parsed(lines), Err((line, error.to_owned())), "{lines}");
+        }
+        let header = format!("the first line must be `{HEADER}`");
+        assert_eq!(parse(""), Err((1, header.clone())));
+        assert_eq!(parse("tenant,sha256"), Err((1, header)));
+    }
+
+    #[test]
+    fn a_token_in_the_place_of_its_hash_is_not_shown() {
+        for text in ["correct-horse-battery", &"g".repeat(64), &"é".repeat(32)] {
+            let (line, error) = parsed(&format!("{text},acme,*,,send")).unwrap_err();
+            assert_eq!(
+                (line, error.as_str()),
+                (2, "sha256 must be 64 hexadecimal digits: `printf %s TOKEN | sha256sum`")
+            );
+        }
+    }
+}
