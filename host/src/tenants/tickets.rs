@@ -163,7 +163,7 @@ mod tests {
         }
         let file = Secret::new(format!("{}\n", key().expose()));
         assert!(
-            read(&file, &text, NOW).is_ok(),
+            read(&file, printed[0], NOW).is_ok(),
             "the line feed at the end of a key file is not part of the key"
         );
     }
