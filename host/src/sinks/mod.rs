@@ -2,6 +2,8 @@
 //!
 //! A sink only sends and classifies; queue, joining, retry, timeout and counting are `pipeline::deliver`'s.
 
+pub mod streams;
+
 use crate::batch::{Entry, Signal};
 use std::sync::Arc;
 use std::time::Duration;
