@@ -8,7 +8,7 @@
 use super::lane::{Cursor, Joined, Line, Taken};
 use super::position::Position;
 use super::record::{Walk, single};
-use super::store::Scan;
+use super::store::{Found, Scan};
 use super::{Streams, json};
 use crate::batch::{RecordId, Stream};
 use std::collections::VecDeque;
@@ -80,6 +80,8 @@ struct Joining {
     /// Records that were not stored before the last scan began.
     behind: u64,
     is_at_end: bool,
+    /// The store is ahead of the publisher: it showed records that come through the ring.
+    has_met_ring: bool,
 }
 
 impl Viewer {
@@ -92,7 +94,15 @@ impl Viewer {
             Some(position) => {
                 let to = last.unwrap_or_else(|| RecordId::new(hash, time_ms, [0; 4], 0));
                 let from = position.start(hash, skew_ms);
-                let joining = Joining { from, ring, to, deadline: None, behind: 0, is_at_end: false };
+                let joining = Joining {
+                    from,
+                    ring,
+                    to,
+                    deadline: None,
+                    behind: 0,
+                    is_at_end: false,
+                    has_met_ring: false,
+                };
                 (position, Phase::Store(joining))
             }
             None => {
@@ -121,7 +131,7 @@ impl Viewer {
         }
     }
 
-    /// The next event; `None` after the end. Cancelled, nothing is lost.
+    /// The next event; `None` after the end.
     pub(super) async fn next(&mut self) -> Option<TailEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -144,11 +154,11 @@ impl Viewer {
     fn next_line(&mut self) -> Option<TailEvent> {
         while let Some((id, json)) = self.lines.get(self.told) {
             self.told += 1;
-            let comes_through_ring = match &self.phase {
-                Phase::Store(joining) => joining.comes_through_ring(id),
-                _ => false,
+            let is_told = match &self.phase {
+                Phase::Store(joining) => !joining.comes_through_ring(id) && self.position.is_new(id),
+                _ => !self.position.is_seen(id),
             };
-            if comes_through_ring || !self.position.is_new(id) {
+            if !is_told {
                 continue;
             }
             self.position.advance(id, self.streams.store.skew_ms());
@@ -185,35 +195,36 @@ impl Viewer {
             bytes_max: self.streams.tuning.page_bytes,
         };
         match timeout_at(deadline, self.streams.store.scan(scan)).await {
-            Ok(Ok(found)) => {
-                let last = found.records.last().map(|(id, _)| *id);
-                let records = found.records;
-                let lines = off_executor(move || {
-                    records.iter().map(|(id, request)| (*id, json::render(id, request))).collect()
-                })
-                .await;
-                self.show(lines);
-                self.note_page(last, found.next);
-            }
+            Ok(Ok(found)) => self.show_page(found).await,
             Ok(Err(_)) if Instant::now() + STORE_PAUSE < deadline => sleep(STORE_PAUSE).await,
             Ok(Err(_)) | Err(_) => self.give_up(),
         }
     }
 
-    fn note_page(&mut self, last: Option<RecordId>, next: Option<RecordId>) {
+    async fn show_page(&mut self, found: Found) {
+        let Found { records, next } = found;
+        self.note_page(&records, next);
+        let render = move || records.iter().map(|(id, request)| (*id, json::render(id, request))).collect();
+        match off_executor(render).await {
+            Some(lines) => self.show(lines),
+            None => self.end(),
+        }
+    }
+
+    fn note_page(&mut self, records: &[(RecordId, Vec<u8>)], next: Option<RecordId>) {
         let Phase::Store(joining) = &mut self.phase else { return };
+        joining.has_met_ring |= records.iter().any(|(id, _)| joining.comes_through_ring(id));
         let Some(next) = next else {
             joining.is_at_end = true;
-            // With one writer nothing appears before what was found.
-            if let (0, Some(last)) = (self.streams.store.skew_ms(), last) {
-                joining.from = last;
-            }
             return;
         };
         joining.from = next;
         joining.deadline = None;
-        // A long history: the ring need not keep for us what will be in the store when we get there.
-        self.rejoin();
+        // A long history: the ring need not keep for us what will be in the store when we get there. But what was
+        // passed over in the store must still come through it.
+        if !joining.has_met_ring {
+            self.rejoin();
+        }
     }
 
     fn rejoin(&mut self) {
@@ -245,6 +256,10 @@ impl Viewer {
         if self.streams.lanes.is_lost(&self.stream, &self.cursor) {
             self.rejoin();
         }
+        // Once more from the last line told: what was passed over may come from the store now.
+        let Phase::Store(joining) = &mut self.phase else { return };
+        joining.from = self.position.start(self.hash, self.streams.store.skew_ms());
+        joining.has_met_ring = false;
     }
 
     /// The store does not get there in time: live goes on.
@@ -299,6 +314,7 @@ impl Viewer {
     }
 
     fn end(&mut self) {
+        self.rest = None;
         self.events.push_back(TailEvent::End { reason: "stopping" });
         self.phase = Phase::Ended;
     }
@@ -315,26 +331,21 @@ impl Viewer {
         let lines = if entry.bytes.len() <= INLINE_BYTES_MAX {
             render_whole(&line)
         } else {
-            // Kept until it is shown: a caller who drops this future comes back to it.
-            self.rest = Some((line.clone(), Walk::of(entry)));
             let shared = line.clone();
-            let lines = off_executor(move || render_whole(&shared)).await;
-            self.rest = None;
+            let Some(lines) = off_executor(move || render_whole(&shared)).await else { return self.end() };
             lines
         };
         self.streams.lanes.rendered(&self.stream, at, lines.iter().map(|(_, json)| json.len()).sum());
         self.show(lines);
     }
 
-    async fn show_part(&mut self, line: Arc<Line>, walk: Walk) {
-        self.rest = Some((line.clone(), walk.clone()));
-        let (lines, rest) = off_executor(move || {
-            let mut walk = walk;
+    async fn show_part(&mut self, line: Arc<Line>, mut walk: Walk) {
+        let render = move || {
             let lines: Lines = render_some(&line, &mut walk, PART_RECORDS).into();
             let rest = (lines.len() == PART_RECORDS).then_some((line, walk));
             (lines, rest)
-        })
-        .await;
+        };
+        let Some((lines, rest)) = off_executor(render).await else { return self.end() };
         self.rest = rest;
         self.show(lines);
     }
@@ -370,8 +381,7 @@ fn render_some(line: &Line, walk: &mut Walk, records_max: usize) -> Vec<(RecordI
     lines
 }
 
-async fn off_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("rendering does not panic, and the runtime waits for its viewers")
+/// `None` when the process is on its way out.
+async fn off_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
 }
