@@ -1,0 +1,1 @@
+//! Edits of the bytes do what the same edits do on structs.
