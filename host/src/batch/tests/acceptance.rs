@@ -1,18 +1,9 @@
 //! What the checked walk accepts, `prost` accepts, and the other way round; and both count the same.
 
-use super::samples::{Decoded, Dice, rewritten};
+use super::samples::{Decoded, Dice, cases, dice, rewritten, signal};
 use crate::batch::{Malformed, Request, Signal};
 use bytes::Bytes;
 use proptest::prelude::*;
-
-/// Random decisions, enough for a handful of records.
-fn dice() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(any::<u8>(), 0..1500)
-}
-
-fn signal() -> impl Strategy<Value = Signal> {
-    prop::sample::select(Signal::ALL.to_vec())
-}
 
 /// Compares the walk with `prost` on any bytes.
 fn compare(signal: Signal, bytes: &[u8]) {
@@ -41,7 +32,7 @@ fn compare(signal: Signal, bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases(1024))]
 
     #[test]
     fn a_request_counts_as_many_resources_and_records_as_prost_reads(signal in signal(), dice in dice()) {

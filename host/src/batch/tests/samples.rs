@@ -22,11 +22,26 @@ use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span, Status,
     span::{Event, Link},
 };
+use proptest::prelude::{ProptestConfig, Strategy, any, prop};
 use prost::{DecodeError, Message};
+
+/// Failures are shown, not written to files.
+pub(super) fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
+/// Random decisions, enough for a handful of records.
+pub(super) fn dice() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..1500)
+}
+
+pub(super) fn signal() -> impl Strategy<Value = Signal> {
+    prop::sample::select(Signal::ALL.to_vec())
+}
 
 /// Decisions drawn from random bytes; when they are used up, all decisions are the smallest. So a shorter input is a
 /// simpler sample, which is what proptest shrinks to.
-pub(in crate::batch) struct Dice<'r>(pub(in crate::batch) &'r [u8]);
+pub(super) struct Dice<'r>(pub(super) &'r [u8]);
 
 impl Dice<'_> {
     fn byte(&mut self) -> u8 {
@@ -34,10 +49,10 @@ impl Dice<'_> {
         self.0 = rest;
         *first
     }
-    pub(in crate::batch) fn below(&mut self, bound: u8) -> u8 {
+    pub(super) fn below(&mut self, bound: u8) -> u8 {
         self.byte() % bound
     }
-    pub(in crate::batch) fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         match self.below(4) {
             0 => u64::from(self.byte()),
             1 => u64::from(self.byte()) << 13,
@@ -52,7 +67,7 @@ impl Dice<'_> {
         let length = [0, 8, 16, 3][self.below(4) as usize];
         (0..length).map(|_| self.byte()).collect()
     }
-    pub(in crate::batch) fn text(&mut self) -> String {
+    pub(super) fn text(&mut self) -> String {
         let words = [
             "",
             "a",
@@ -86,7 +101,7 @@ impl Dice<'_> {
         };
         AnyValue { value: Some(value) }
     }
-    pub(in crate::batch) fn attribute(&mut self, depth: u8) -> KeyValue {
+    pub(super) fn attribute(&mut self, depth: u8) -> KeyValue {
         let value = self.some(|dice| dice.value(depth));
         KeyValue { key: self.text(), value, key_strindex: self.below(2).into() }
     }
@@ -263,7 +278,7 @@ impl Dice<'_> {
     }
 
     /// A request of this signal as `prost` writes it.
-    pub(in crate::batch) fn request(&mut self, signal: Signal) -> Decoded {
+    pub(super) fn request(&mut self, signal: Signal) -> Decoded {
         match signal {
             Signal::Logs => Decoded::Logs(ExportLogsServiceRequest {
                 resource_logs: self.list(3, |dice| ResourceLogs {
@@ -304,21 +319,21 @@ impl Dice<'_> {
 
 /// What `prost` reads.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::batch) enum Decoded {
+pub(super) enum Decoded {
     Logs(ExportLogsServiceRequest),
     Traces(ExportTraceServiceRequest),
     Metrics(ExportMetricsServiceRequest),
 }
 
 impl Decoded {
-    pub(in crate::batch) fn decode(signal: Signal, bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    pub(super) fn decode(signal: Signal, bytes: &[u8]) -> Result<Decoded, DecodeError> {
         Ok(match signal {
             Signal::Logs => Decoded::Logs(Message::decode(bytes)?),
             Signal::Traces => Decoded::Traces(Message::decode(bytes)?),
             Signal::Metrics => Decoded::Metrics(Message::decode(bytes)?),
         })
     }
-    pub(in crate::batch) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         match self {
             Decoded::Logs(request) => request.encode_to_vec(),
             Decoded::Traces(request) => request.encode_to_vec(),
@@ -326,7 +341,7 @@ impl Decoded {
         }
     }
     /// The number of resources.
-    pub(in crate::batch) fn resources(&self) -> usize {
+    pub(super) fn resources(&self) -> usize {
         match self {
             Decoded::Logs(request) => request.resource_logs.len(),
             Decoded::Traces(request) => request.resource_spans.len(),
@@ -334,7 +349,7 @@ impl Decoded {
         }
     }
     /// Each resource, whether it came or not.
-    pub(in crate::batch) fn resource(&mut self, at: usize) -> &mut Option<Resource> {
+    pub(super) fn resource(&mut self, at: usize) -> &mut Option<Resource> {
         match self {
             Decoded::Logs(request) => &mut request.resource_logs[at].resource,
             Decoded::Traces(request) => &mut request.resource_spans[at].resource,
@@ -342,7 +357,7 @@ impl Decoded {
         }
     }
     /// The number of log records, spans or data points.
-    pub(in crate::batch) fn records(&self) -> usize {
+    pub(super) fn records(&self) -> usize {
         let mut records = 0;
         self.clone().keep(|_, _| {
             records += 1;
@@ -353,7 +368,7 @@ impl Decoded {
 
     /// Keeps the records that `keeps` wants, which may also change their attributes; envelopes that lose their last
     /// record go.
-    pub(in crate::batch) fn keep(&mut self, mut keeps: impl FnMut(u32, &mut Vec<KeyValue>) -> bool) {
+    pub(super) fn keep(&mut self, mut keeps: impl FnMut(u32, &mut Vec<KeyValue>) -> bool) {
         let mut at = 0;
         let mut keeps = |attributes: &mut Vec<KeyValue>| {
             at += 1;
@@ -416,7 +431,7 @@ fn keep_points(metric: &mut Metric, keeps: &mut impl FnMut(&mut Vec<KeyValue>) -
 
 /// The same request written another way: unknown fields at all levels, keys and lengths in more bytes than they
 /// need, packed numbers unpacked, messages in two parts.
-pub(in crate::batch) fn rewritten(signal: Signal, bytes: &[u8], dice: &mut Dice<'_>) -> Vec<u8> {
+pub(super) fn rewritten(signal: Signal, bytes: &[u8], dice: &mut Dice<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     rewrite(schema::request(signal), bytes, dice, &mut out);
     out
