@@ -1,0 +1,92 @@
+//! The steps of `cargo xtask test`, in order, with the minutes each took.
+
+use crate::servers;
+use anyhow::{Result, ensure};
+use std::process::Command;
+use std::time::SystemTime;
+
+/// Progress of the run, for whoever watches it.
+#[allow(clippy::print_stderr, reason = "a command line tool that reports its progress")]
+pub(crate) fn say(line: &str) {
+    eprintln!("xtask: {line}");
+}
+
+/// Everything that CI checks. The first step that fails ends the run.
+pub(crate) fn test() -> Result<()> {
+    let mut clock = Clock::default();
+    let installed = clock.step("install", servers::install)?;
+    clock.step("fmt", || cargo(&["fmt", "--all", "--check"], &[]))?;
+    clock.step("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[]))?;
+    clock.step("doc", || cargo(&["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
+    clock.step("cargo test", || cargo(&["test", "--workspace", "--locked", "--", "--skip", "real::"], &[]))?;
+    clock.step("plugins and sdk", plugins)?;
+    let found: Vec<(&str, String)> = installed.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
+    let found: Vec<(&str, &str)> = found.iter().map(|(name, path)| (*name, path.as_str())).collect();
+    clock.step("real servers and SDKs", || cargo(&["test", "--package", "tests", "--locked", "--", "real::", "--test-threads", "2"], &found))?;
+    clock.step("fuzz", || fuzz(60))?;
+    clock.report();
+    Ok(())
+}
+
+/// The unit tests of the bundled plugins and the SDK, on the machine they are built on.
+fn plugins() -> Result<()> {
+    for manifest in ["plugins/Cargo.toml", "sdk/rust/Cargo.toml"] {
+        cargo(&["test", "--manifest-path", manifest, "--locked", "--target-dir", "target/native-plugins"], &[])?;
+    }
+    Ok(())
+}
+
+/// Runs each fuzz target for `seconds`. A pinned toolchain runs what else needs a nightly one by the bootstrap variable.
+pub(crate) fn fuzz(seconds: u32) -> Result<()> {
+    let installed = servers::install()?;
+    let fuzzer = installed.iter().find(|(name, _)| *name == "TROMMEL_TEST_CARGO_FUZZ").map(|(_, path)| path.clone());
+    let fuzzer = fuzzer.expect("the recipe is in the list");
+    let targets: Vec<String> = std::fs::read_dir("host/fuzz/fuzz_targets")?
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
+        .collect();
+    ensure!(!targets.is_empty(), "host/fuzz/fuzz_targets is empty");
+    for target in targets {
+        let status = Command::new(&fuzzer)
+            .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "host/fuzz", &target, "--"])
+            .args([format!("-max_total_time={seconds}"), "-rss_limit_mb=2048".into(), "-timeout=10".into()])
+            .env("RUSTC_BOOTSTRAP", "1")
+            .status()?;
+        ensure!(status.success(), "fuzz target {target} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Prints the figures of `bench/README.md`.
+pub(crate) fn bench() -> Result<()> {
+    cargo(&["bench", "--package", "bench", "--locked"], &[])
+}
+
+fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    let program = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let status = Command::new(program).args(arguments).envs(variables.iter().copied()).status()?;
+    ensure!(status.success(), "`cargo {}` ended with {status}", arguments.join(" "));
+    Ok(())
+}
+
+#[derive(Default)]
+struct Clock {
+    steps: Vec<(&'static str, u64)>,
+}
+
+impl Clock {
+    fn step<T>(&mut self, name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        say(&format!("{name} …"));
+        let started = SystemTime::now();
+        let done = work()?;
+        self.steps.push((name, started.elapsed()?.as_secs()));
+        Ok(done)
+    }
+
+    fn report(&self) {
+        for (name, seconds) in &self.steps {
+            say(&format!("{:>5.1} min  {name}", *seconds as f64 / 60.0));
+        }
+        let whole: u64 = self.steps.iter().map(|(_, seconds)| seconds).sum();
+        say(&format!("{:>5.1} min  in all", whole as f64 / 60.0));
+    }
+}
