@@ -46,7 +46,7 @@ impl Cursor {
     ///
     /// Entries that do not join keep their places: between tenants there is no order to keep. Cancelled, nothing is
     /// taken.
-    pub async fn next(&mut self, joining: Joining) -> Vec<InFlight> {
+    pub async fn next(&self, joining: Joining) -> Vec<InFlight> {
         let Some(waiting) = self.journal.waiting(self.sink) else { return std::future::pending().await };
         loop {
             let taken = self.try_next(joining);
@@ -59,7 +59,7 @@ impl Cursor {
     }
 
     /// As [`Cursor::next`]; empty if nothing waits.
-    pub fn try_next(&mut self, joining: Joining) -> Vec<InFlight> {
+    pub fn try_next(&self, joining: Joining) -> Vec<InFlight> {
         let taken = self.journal.with_queue(self.sink, |queue| take(queue, joining)).unwrap_or_default();
         let in_flight = |waiting: Waiting| InFlight {
             journal: self.journal.clone(),
@@ -73,7 +73,9 @@ impl Cursor {
 
     /// Whether the sink is done with all that was committed.
     pub fn is_done(&self) -> bool {
-        self.journal.with_queue(self.sink, |queue| queue.waiting.is_empty() && queue.in_flight == 0).unwrap_or(true)
+        self.journal
+            .with_queue(self.sink, |queue| queue.waiting.is_empty() && queue.in_flight == 0)
+            .unwrap_or(true)
     }
 }
 
@@ -101,8 +103,7 @@ fn take(queue: &mut Queue, joining: Joining) -> Vec<Waiting> {
 }
 
 fn joins(first: &Entry, other: &Entry, joining: Joining) -> bool {
-    first.signal == other.signal
-        && (joining.is_across_tenants || first.stream.tenant == other.stream.tenant)
+    first.signal == other.signal && (joining.is_across_tenants || first.stream.tenant == other.stream.tenant)
 }
 
 /// An entry on its way to a sink.

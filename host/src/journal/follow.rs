@@ -14,7 +14,10 @@ pub enum Followed {
     Entry(Arc<Entry>),
     /// Entries that were not read in time: records from number `first` up to, not including, `until`. Some of these
     /// numbers may belong to entries that the follower would not have been given.
-    Hole { first: u64, until: u64 },
+    Hole {
+        first: u64,
+        until: u64,
+    },
 }
 
 /// Reads every entry that is committed after [`Journal::follow`], in order.

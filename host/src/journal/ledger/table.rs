@@ -152,8 +152,11 @@ impl SinkTable {
 }
 
 pub(super) fn snapshot(state: &State, sinks: &[String]) -> LedgerTable {
-    let mut lines: Vec<LineTable> =
-        state.accounts.iter().map(|((tenant, signal), account)| line(tenant, *signal, account, sinks)).collect();
+    let mut lines: Vec<LineTable> = state
+        .accounts
+        .iter()
+        .map(|((tenant, signal), account)| line(tenant, *signal, account, sinks))
+        .collect();
     lines.sort_by(|a, b| {
         b.received.cmp(&a.received).then_with(|| (&a.tenant, a.signal).cmp(&(&b.tenant, b.signal)))
     });
@@ -223,8 +226,7 @@ impl Ledger {
             }
         }
         let none = TenantId::none();
-        let is_labelled =
-            |line: &LineTable| line.tenant == none.as_str() || labelled.contains(&line.tenant);
+        let is_labelled = |line: &LineTable| line.tenant == none.as_str() || labelled.contains(&line.tenant);
         let (mut lines, others): (Vec<_>, Vec<_>) = table.lines.into_iter().partition(is_labelled);
         for signal in Signal::ALL.map(Signal::name) {
             let mut joined = LineTable { tenant: OTHERS.into(), signal, ..LineTable::default() };
@@ -289,8 +291,12 @@ const SHOWN: &[Shown] = &[
         by_sink(l, |sink| signed(sink.committed))
     }),
     counter("delivered", "Records that a sink took", |l| by_sink(l, |sink| signed(sink.delivered))),
-    counter("rejected", "Records that a sink refused for good", |l| by_sink_and_reason(l, |sink| &sink.rejected)),
-    counter("unsupported", "Records that a sink has no form for", |l| by_sink(l, |sink| signed(sink.unsupported))),
+    counter("rejected", "Records that a sink refused for good", |l| {
+        by_sink_and_reason(l, |sink| &sink.rejected)
+    }),
+    counter("unsupported", "Records that a sink has no form for", |l| {
+        by_sink(l, |sink| signed(sink.unsupported))
+    }),
     counter("expired", "Records that a sink did not take in time", |l| {
         by_sink_and_reason(l, |sink| &sink.expired)
     }),
@@ -300,9 +306,10 @@ const SHOWN: &[Shown] = &[
             (vec![("line", "received".into())], l.lacks_received()),
             (vec![("line", "acknowledged".into())], l.lacks_acknowledged()),
         ];
-        let sinks = l.sinks.iter().map(|(name, sink)| {
-            (vec![("line", "sink".to_owned()), ("sink", name.clone())], sink.lacks())
-        });
+        let sinks = l
+            .sinks
+            .iter()
+            .map(|(name, sink)| (vec![("line", "sink".to_owned()), ("sink", name.clone())], sink.lacks()));
         samples.extend(sinks);
         samples
     }),
