@@ -48,6 +48,11 @@ impl Position {
         self.nodes.retain(|_, (time_ms, _)| *time_ms >= floor_ms);
     }
 
+    /// The number of the last record seen of this node.
+    pub(super) fn last_of(&self, node: &[u8; 4]) -> Option<u64> {
+        self.nodes.get(node).map(|(_, number)| *number)
+    }
+
     /// Where a scan of the store begins that finds everything new.
     pub(super) fn start(&self, hash: [u8; 8], skew_ms: u64) -> RecordId {
         let floor = RecordId::new(hash, self.floor_ms, [0; 4], 0);

@@ -543,11 +543,12 @@ async fn a_large_entry_is_shown_in_parts_and_stored_whole() {
     assert_eq!(lines(&mut again, 10_000).await.0, all);
 }
 
-/// Seeds of the race; `SEED=…` runs one.
-fn seeds() -> Vec<u64> {
-    match std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
-        Some(seed) => vec![seed],
-        None => (0..10).collect(),
+/// Seeds of the races: `SEED=…` runs one, `SEEDS=…` that many.
+fn seeds() -> std::ops::Range<u64> {
+    let given = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match given("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..given("SEEDS").unwrap_or(10),
     }
 }
 
@@ -633,6 +634,85 @@ async fn view(world: &World, expected: &[String], dice: &mut Random, seed: u64) 
         position = last;
         assert_eq!(seen, expected[..seen.len()], "seed {seed}");
     }
+}
+
+/// A store that hangs, entries that it never gets, rings that are too small: every line is shown once and in order,
+/// or counted in a gap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_shown_is_counted_in_a_gap() {
+    for seed in seeds() {
+        let mut dice = Random(seed * 17 + 1);
+        let world = Arc::new(World::tuned(|tuning| {
+            tuning.ring_bytes = RingBytes { one: 600 + dice.below(2000) as usize, all: 1 << 20 };
+            tuning.page_records = 1 + dice.below(9) as usize;
+            tuning.store_patience = Duration::from_millis(1 + dice.below(20));
+        }));
+        let entries: Vec<_> = (0..60).map(|at| entry(&acme(), 1 + at * 3, 3, NOON + at / 4)).collect();
+        // The lane learns of the first before anybody joins: who views has everything to lose.
+        world.streams.publish(&entries[0]);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(publish_all(world.clone(), entries[1..].to_vec(), Random(seed * 7 + 1)));
+        tasks.spawn(store_most(world.clone(), entries, Random(seed * 11 + 1)));
+        for viewer in 0..4 {
+            let (world, mut dice) = (world.clone(), Random(seed * 13 + viewer + 1));
+            tasks.spawn(async move { account(&world, &mut dice, seed).await });
+        }
+        while let Some(done) = tasks.join_next().await {
+            done.unwrap();
+        }
+    }
+}
+
+async fn publish_all(world: Arc<World>, entries: Vec<Arc<Entry>>, mut dice: Random) {
+    for entry in &entries {
+        dice.dawdle().await;
+        world.streams.publish(entry);
+        if dice.below(20) == 0 {
+            tokio::time::sleep(Duration::from_millis(dice.below(5))).await;
+        }
+    }
+}
+
+async fn store_most(world: Arc<World>, entries: Vec<Arc<Entry>>, mut dice: Random) {
+    for entry in &entries {
+        match dice.below(6) {
+            0 => world.streams.skip(&acme(), entry.first + 3),
+            1 => {
+                let held = world.streams.hold().await;
+                tokio::time::sleep(Duration::from_millis(dice.below(20))).await;
+                drop(held);
+                world.streams.write(first_send(entry)).await.unwrap();
+            }
+            _ => drop(world.streams.write(first_send(entry)).await.unwrap()),
+        }
+    }
+}
+
+/// Views until the last line, and counts.
+async fn account(world: &World, dice: &mut Random, seed: u64) {
+    let mut tail = world.tail(Some(&Position::at(0).text()));
+    let (mut last, mut told) = (0, 0);
+    while told < 180 {
+        match next(&mut tail).await {
+            TailEvent::Log { json, .. } => {
+                let number: u64 = body(&json).parse().unwrap();
+                assert!(number > last, "seed {seed}: {number} after {last}");
+                told += 1;
+                assert!(told <= number, "seed {seed}: {told} told up to {number}");
+                last = number;
+            }
+            TailEvent::Gap { from, to, count, .. } => {
+                let (from, to) = (json::id_of(&from).unwrap().number(), json::id_of(&to).unwrap().number());
+                assert!(count > 0 && from < to && from >= last, "seed {seed}: {from} to {to} after {last}");
+                told += count;
+                assert!(told <= to, "seed {seed}: {told} told up to {to}");
+                last = to;
+            }
+            other => panic!("seed {seed}: {other:?}"),
+        }
+        dice.dawdle().await;
+    }
+    assert_eq!(told, 180, "seed {seed}");
 }
 
 /// Who views from now on misses nothing that is published after it joined.
