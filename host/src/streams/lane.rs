@@ -61,6 +61,8 @@ struct Lane {
     stored_below: u64,
     /// Published and not stored, ascending.
     pending: VecDeque<Span>,
+    /// Given up before they were published: from this number, below that one.
+    given_up: VecDeque<(u64, u64)>,
     /// Held by the one write in flight, until it has really ended.
     write: Arc<tokio::sync::Mutex<()>>,
     ring: Option<Ring>,
@@ -69,7 +71,7 @@ struct Lane {
 /// Numbers of records of one stream: one entry's, or those of many that are told together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    first: u64,
+    pub(super) first: u64,
     below: u64,
     records: u64,
     node: [u8; 4],
@@ -77,8 +79,8 @@ pub(super) struct Span {
     time_ms: u64,
 }
 
-/// Spans kept apart; further ones are told together with the last.
-const SPANS_MAX: usize = 16 * 1024;
+/// Spans kept of one lane; the oldest ones beyond are kept as one.
+const SPANS_MAX: usize = 1024;
 
 struct Ring {
     viewers: usize,
@@ -90,8 +92,9 @@ struct Ring {
     records: u64,
     /// The last record that was lost to somebody.
     evicted: Option<RecordId>,
-    /// Published entries that the store will never have.
-    given_up: Vec<Span>,
+    /// Published entries that the store will never have: the last ones, and how many there were before.
+    given_up: VecDeque<Span>,
+    given_up_before: usize,
     changed: watch::Sender<()>,
 }
 
@@ -162,8 +165,11 @@ impl Lanes {
         if below > lane.stored_below {
             lane.pend(Span::of(entry));
         }
-        let hash = lane.hash;
+        let (hash, is_given_up) = (lane.hash, lane.is_given_up(entry.first, below));
         if let Some(ring) = &mut lane.ring {
+            if is_given_up {
+                ring.give_up(Span::of(entry));
+            }
             ring.push(entry, hash);
             ring.evict(self.ring_bytes.one.min(share.max(SHARE_MIN)));
             ring.changed.send_replace(());
@@ -193,6 +199,9 @@ impl Lanes {
     fn advance(&self, stream: &Stream, below: u64, is_given_up: bool) {
         let mut inner = self.lock();
         let lane = inner.lane(stream, self.hash);
+        if is_given_up && below > lane.stored_below {
+            lane.given_up.push_back((lane.stored_below, below));
+        }
         lane.stored_below = lane.stored_below.max(below);
         while let Some(&span) = lane.pending.front()
             && span.below <= below
@@ -260,21 +269,9 @@ impl Lanes {
         pending.take_while(|span| span.first < below).copied().collect()
     }
 
-    /// Whether there are any.
-    pub(super) fn is_behind(&self, stream: &Stream, below: u64) -> bool {
-        let inner = self.lock();
-        let first = inner.lanes.get(stream).and_then(|lane| lane.pending.front());
-        first.is_some_and(|span| span.first < below)
-    }
-
     /// Entries below `below` that were given up since this viewer joined. Told once.
     pub(super) fn holes(&self, stream: &Stream, cursor: &mut Cursor, below: u64) -> Vec<Span> {
-        let mut inner = self.lock();
-        let Some(ring) = inner.ring(stream) else { return Vec::new() };
-        let since = ring.given_up.iter().skip(cursor.given_up);
-        let holes: Vec<Span> = since.take_while(|span| span.first < below).copied().collect();
-        cursor.given_up += holes.len();
-        holes
+        self.lock().ring(stream).map(|ring| ring.holes(cursor, below)).unwrap_or_default()
     }
 
     /// Whether the ring has lost entries that this viewer had not taken.
@@ -347,14 +344,31 @@ impl Inner {
 
 impl Lane {
     fn new(hash: [u8; 8]) -> Lane {
-        Lane { hash, stored_below: 0, pending: VecDeque::new(), write: Arc::default(), ring: None }
+        Lane {
+            hash,
+            stored_below: 0,
+            pending: VecDeque::new(),
+            given_up: VecDeque::new(),
+            write: Arc::default(),
+            ring: None,
+        }
+    }
+
+    /// Whether an entry that is published only now was given up before.
+    fn is_given_up(&mut self, first: u64, below: u64) -> bool {
+        while self.given_up.front().is_some_and(|(_, end)| *end <= first) || self.given_up.len() > SPANS_MAX {
+            self.given_up.pop_front();
+        }
+        self.given_up.front().is_some_and(|(start, end)| *start <= first && below <= *end)
     }
 
     fn pend(&mut self, span: Span) {
-        let is_full = self.pending.len() >= SPANS_MAX;
-        match self.pending.back_mut() {
-            Some(last) if is_full => last.join(span),
-            _ => self.pending.push_back(span),
+        self.pending.push_back(span);
+        if self.pending.len() > SPANS_MAX
+            && let Some(oldest) = self.pending.pop_front()
+            && let Some(next) = self.pending.front_mut()
+        {
+            *next = oldest.joined(*next);
         }
     }
 }
@@ -365,8 +379,8 @@ impl Span {
         Span { first, below: first + records, records, node: entry.node, time_ms: entry.time_ms }
     }
 
-    fn join(&mut self, next: Span) {
-        *self = Span { first: self.first, records: self.records + next.records, ..next };
+    fn joined(self, next: Span) -> Span {
+        Span { first: self.first, records: self.records + next.records, ..next }
     }
 
     /// Whether this record comes after all of it.
@@ -398,7 +412,8 @@ impl Ring {
             bytes: 0,
             records: 0,
             evicted: None,
-            given_up: Vec::new(),
+            given_up: VecDeque::new(),
+            given_up_before: 0,
             changed: watch::Sender::new(()),
         }
     }
@@ -408,7 +423,11 @@ impl Ring {
     }
 
     fn end(&self) -> Cursor {
-        Cursor { next: self.next, records: self.records, given_up: self.given_up.len() }
+        Cursor {
+            next: self.next,
+            records: self.records,
+            given_up: self.given_up_before + self.given_up.len(),
+        }
     }
 
     fn push(&mut self, entry: &Arc<Entry>, hash: [u8; 8]) {
@@ -421,10 +440,10 @@ impl Ring {
     }
 
     fn give_up(&mut self, span: Span) {
-        let is_full = self.given_up.len() >= SPANS_MAX;
-        match self.given_up.last_mut() {
-            Some(last) if is_full => last.join(span),
-            _ => self.given_up.push(span),
+        self.given_up.push_back(span);
+        if self.given_up.len() > SPANS_MAX {
+            self.given_up.pop_front();
+            self.given_up_before += 1;
         }
     }
 
@@ -436,6 +455,14 @@ impl Ring {
             let entry = &slot.line.entry;
             self.evicted = Some(entry.record_id(slot.line.hash, entry.records.saturating_sub(1)));
         }
+    }
+
+    fn holes(&self, cursor: &mut Cursor, below: u64) -> Vec<Span> {
+        cursor.given_up = cursor.given_up.max(self.given_up_before);
+        let since = self.given_up.iter().skip(cursor.given_up - self.given_up_before);
+        let holes: Vec<Span> = since.take_while(|span| span.first < below).copied().collect();
+        cursor.given_up += holes.len();
+        holes
     }
 
     /// This viewer waits for none of the entries from its place on.
