@@ -46,7 +46,7 @@ impl TextColumn {
 /// Equal values are sent once.
 impl<S: AsRef<str>> FromIterator<(u32, S)> for TextColumn {
     fn from_iter<I: IntoIterator<Item = (u32, S)>>(rows_and_values: I) -> TextColumn {
-        let mut column = TextColumn { rows: Vec::new(), index: Vec::new(), strings: Vec::new() };
+        let mut column = TextColumn::default();
         let mut numbers = HashMap::<String, u32>::new();
         for (row, value) in rows_and_values {
             let value = value.as_ref();
@@ -86,6 +86,15 @@ macro_rules! value_column {
             fn from_iter<I: IntoIterator<Item = (u32, $value)>>(rows_and_values: I) -> $column {
                 let (rows, values) = rows_and_values.into_iter().unzip();
                 $column { rows, values }
+            }
+        }
+
+        impl Extend<(u32, $value)> for $column {
+            fn extend<I: IntoIterator<Item = (u32, $value)>>(&mut self, rows_and_values: I) {
+                for (row, value) in rows_and_values {
+                    self.rows.push(row);
+                    self.values.push(value);
+                }
             }
         }
     };
@@ -140,7 +149,7 @@ impl Hits {
 
 impl FromIterator<Hit> for Hits {
     fn from_iter<I: IntoIterator<Item = Hit>>(hits: I) -> Hits {
-        let mut all = Hits { texts: Vec::new(), patterns: Vec::new(), starts: Vec::new(), ends: Vec::new() };
+        let mut all = Hits::default();
         for hit in hits {
             all.texts.push(hit.text);
             all.patterns.push(hit.pattern);
