@@ -25,7 +25,11 @@ fn malformed_bytes_are_refused_with_the_place_and_what_was_expected() {
         expected.assert_eq(&malformed.to_string());
     };
     use Signal::{Logs, Metrics, Traces};
-    check(Logs, b"{\"resourceLogs\":[]}", expect!["malformed at byte 2: expected a length that ends within the message"]);
+    check(
+        Logs,
+        b"{\"resourceLogs\":[]}",
+        expect!["malformed at byte 2: expected a length that ends within the message"],
+    );
     check(Logs, b"\x0a", expect!["malformed at byte 1: expected a length of at most 64 bits"]);
     check(
         Logs,
