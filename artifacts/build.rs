@@ -2,8 +2,7 @@
 //!
 //! No list names them: a folder with a `Cargo.toml` is a plugin. All of them are one cargo workspace, built by
 //! one call of cargo with a target folder of its own, because the outer cargo holds the lock of its target
-//! folder until this script returns. The path of this checkout does not enter the components, so that the
-//! same sources give the same bytes anywhere.
+//! folder until this script returns. Where this checkout lies does not show in the messages of the components.
 
 use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
