@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the plugins do not build: {error}");
+            println!("cargo::error=the plugins do not build: {}", error.to_string().replace('\n', " "));
             ExitCode::FAILURE
         }
     }
