@@ -114,7 +114,7 @@ fn compile(root: &Path, target_dir: &Path) -> Result<(), Box<dyn Error>> {
     let status = cargo.status()?;
     if !status.success() {
         return Err(format!(
-            "cargo ended with {status}; its messages stand above, and \
+            "cargo ended with {status}; its messages are in the output of this script, and \
              `cd plugins && cargo build --release --target {TARGET}` shows them alone"
         )
         .into());
