@@ -433,7 +433,7 @@ mod tests {
             World::start(small_bodies, 10 << 20, taking).await,
             World::start(small(), 1_000_000, taking).await,
         );
-        let zeros = gzip(&vec![0; 100 << 20]);
+        let zeros = gzip(&vec![0; 20 << 20]);
         for (world, encoding, body, code, detail) in [
             (&limited, "identity", framed(0, &[0; 100_000]), "0", None),
             (&limited, "identity", framed(0, &[0; 100_001]), "8", None),
@@ -451,6 +451,24 @@ mod tests {
             world.settled().await;
         }
         assert!(limited.tenants.room().peak_bytes() <= 300_000);
+    }
+
+    #[tokio::test]
+    async fn tonics_client_reads_a_refusal_that_comes_before_its_body_is_sent() {
+        let settings = Settings { body_bytes_max: 100_000, ..small() };
+        let world = World::start(settings, 10 << 20, |_| async { Ok(Receipt::default()) }).await;
+        let mut client = LogsServiceClient::new(channel(&world).await);
+        // Ten megabytes: more than all windows together.
+        let large = logs(400_000);
+        for _ in 0..5 {
+            let status = client.export(request(large.clone())).await.unwrap_err();
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}");
+            let status = client.export(tonic::Request::new(large.clone())).await.unwrap_err();
+            assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
+            // The connection is as good as before.
+            client.export(request(logs(1))).await.unwrap();
+        }
+        world.settled().await;
     }
 
     #[tokio::test]
