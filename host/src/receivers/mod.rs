@@ -371,7 +371,7 @@ mod tests {
             ("empty ids", record(r#""traceId":"","spanId":"""#)),
             ("a lone surrogate", record(r#""body":{"stringValue":"\ud800"}"#)),
             ("the deepest value", {
-                let (open, close) = (r#"{"arrayValue":{"values":["#.repeat(29), "]}}".repeat(29));
+                let (open, close) = (r#"{"arrayValue":{"values":["#.repeat(64), "]}}".repeat(64));
                 record(&format!(r#""body":{open}{{}}{close}"#))
             }),
         ] {
