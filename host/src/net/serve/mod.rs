@@ -279,7 +279,11 @@ where
 {
     fn execute(&self, stream: F) {
         let mut streams = self.0.lock().expect("no panic while streams are counted");
-        while streams.try_join_next().is_some() {}
+        while let Some(ended) = streams.try_join_next() {
+            if ended.is_err_and(|error| error.is_panic()) {
+                tracing::error!("a request ended in a panic");
+            }
+        }
         streams.spawn(stream);
     }
 }

@@ -187,3 +187,29 @@ async fn an_answer_before_the_end_of_the_body_reaches_the_sender() {
     socket.write_all(&vec![0; 20_000_000]).await.unwrap();
     assert!(rest(socket).await.0.ends_with("no"));
 }
+
+#[tokio::test]
+async fn a_panic_ends_one_request_and_no_other() {
+    let handler = |request: Request<Incoming>| async move {
+        assert!(request.uri().path() != "/panic", "as asked");
+        Response::new(Full::new(Bytes::from_static(b"fine")))
+    };
+    let served = served(Limits::default(), handler).await;
+    let socket = TokioIo::new(TcpStream::connect(served.address).await.unwrap());
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut send, connection) = hyper::client::conn::http2::handshake(executor, socket).await.unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let _ = connection.await;
+    });
+    let mut ask = async |path: &str| {
+        let request = Request::get(format!("http://a{path}")).body(Full::new(Bytes::new())).unwrap();
+        send.send_request(request).await.map(|answer| answer.status().as_u16())
+    };
+    for _ in 0..3 {
+        assert!(ask("/panic").await.is_err());
+        assert_eq!(ask("/").await.unwrap(), 200);
+    }
+    assert_eq!(rest(connect(&served, b"GET /panic HTTP/1.1\r\nhost: a\r\n\r\n").await).await.0, "");
+    assert_eq!(ask("/").await.unwrap(), 200);
+}
