@@ -334,8 +334,9 @@ mod tests {
                 part.batch.stream.tenant, part.batch.stream.project, part.received, part.overwritten
             );
             let pieces = part.batch.pieces(512, 1 << 18);
-            let (batch, restored) = part.batch.written(pieces, &keys);
-            assert_eq!(restored, 0);
+            let written = part.batch.written(pieces, &keys);
+            assert_eq!(written.restored, 0);
+            let batch = written.batch;
             lines.push(head);
             for resource in ExportLogsServiceRequest::decode(batch.bytes).unwrap().resource_logs {
                 let value = |value: &Option<AnyValue>| match value.as_ref().and_then(|v| v.value.clone()) {
