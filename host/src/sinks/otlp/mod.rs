@@ -132,7 +132,8 @@ fn bad_endpoint(endpoint: &str) -> String {
 /// Header values are marked sensitive, so that no library shows them.
 fn headers(headers: &BTreeMap<String, Secret>) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
     let header = |(name, value): (&String, &Secret)| {
-        let parsed = name.parse::<HeaderName>().map_err(|_| format!("headers: `{name}` is no header name"))?;
+        let parsed =
+            name.parse::<HeaderName>().map_err(|_| format!("headers: `{name}` is no header name"))?;
         let mut value = HeaderValue::from_str(value.expose().trim())
             .map_err(|_| format!("headers.{name}: the value has bytes that no header may have"))?;
         value.set_sensitive(true);
