@@ -5,8 +5,10 @@
 mod discard;
 pub mod otlp;
 mod stdout;
+pub mod streams;
 
 use crate::batch::{Entry, Signal};
+use crate::streams::Streams;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub enum Settings {
     Otlp(otlp::Settings),
+    /// Tenant streams; there is one such sink at most.
+    Streams(crate::streams::Settings),
     /// A readable line per record on standard output.
     Stdout,
     /// Counted as delivered, and gone.
@@ -24,15 +28,18 @@ pub enum Settings {
 #[derive(Debug)]
 pub enum Sink {
     Otlp(Box<otlp::Otlp>),
+    Streams(Arc<Streams>),
     Stdout(stdout::Stdout),
     Discard,
 }
 
 impl Sink {
-    /// Connects to nothing yet. An error says what is wrong with the settings.
-    pub fn open(settings: Settings) -> Result<Sink, String> {
+    /// Connects to nothing yet. An error says what is wrong with the settings. `streams` are those that the console
+    /// reads, opened from the same settings.
+    pub fn open(settings: Settings, streams: Option<Arc<Streams>>) -> Result<Sink, String> {
         Ok(match settings {
             Settings::Otlp(settings) => Sink::Otlp(Box::new(otlp::Otlp::open(settings)?)),
+            Settings::Streams(_) => Sink::Streams(streams.ok_or("the streams are not open")?),
             Settings::Stdout => Sink::Stdout(stdout::Stdout::default()),
             Settings::Discard => Sink::Discard,
         })
@@ -42,6 +49,7 @@ impl Sink {
     pub async fn send(&self, delivery: &Delivery) -> Result<Sent, SendError> {
         match self {
             Sink::Otlp(sink) => sink.send(delivery).await,
+            Sink::Streams(streams) => streams::send(streams, delivery).await,
             Sink::Stdout(sink) => sink.send(delivery).await,
             Sink::Discard => discard::send(delivery),
         }
@@ -52,7 +60,7 @@ impl Sink {
     pub fn is_told_per_record(&self) -> bool {
         match self {
             Sink::Otlp(_) => false,
-            Sink::Stdout(_) | Sink::Discard => true,
+            Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => true,
         }
     }
 
@@ -61,7 +69,8 @@ impl Sink {
         match self {
             // The round trip of one is hidden behind the sending of others.
             Sink::Otlp(_) => 4,
-            Sink::Stdout(_) | Sink::Discard => 1,
+            // A stream's lines are stored in their order.
+            Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => 1,
         }
     }
 }
