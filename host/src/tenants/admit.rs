@@ -334,7 +334,7 @@ mod tests {
                 part.batch.stream.tenant, part.batch.stream.project, part.received, part.overwritten
             );
             let pieces = part.batch.pieces(512, 1 << 18);
-            let (batch, restored) = part.batch.written(pieces, &keys);
+            let crate::batch::Written { batch, restored, .. } = part.batch.written(pieces, &keys);
             assert_eq!(restored, 0);
             lines.push(head);
             for resource in ExportLogsServiceRequest::decode(batch.bytes).unwrap().resource_logs {

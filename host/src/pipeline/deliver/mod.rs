@@ -3,6 +3,11 @@
 //! Every record that a cursor gave out ends in the ledger: delivered, rejected, unsupported or expired. What is sent
 //! is what is there: nothing waits for more to join it.
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use crate::journal::{Cursor, Done, InFlight, Joining};
 use crate::net::backoff::{self, Backoff};
 use crate::sinks::{Delivery, SendError, Sending, Sent, Sink};
@@ -229,8 +234,10 @@ fn finish(entries: Vec<InFlight>, sent: &Sent) {
     for (number, reason) in &sent.rejected {
         // Entries stand in the order of their numbers.
         let after = entries.partition_point(|in_flight| in_flight.entry.first <= *number);
-        if let Some(in_flight) = after.checked_sub(1).and_then(|at| entries.get(at)) {
-            named.entry(in_flight.entry.first).or_default().push(reason);
+        let entry = after.checked_sub(1).and_then(|at| entries.get(at)).map(|in_flight| &in_flight.entry);
+        // A number that is in none of them is not believed.
+        if let Some(entry) = entry.filter(|entry| number - entry.first < u64::from(entry.records)) {
+            named.entry(entry.first).or_default().push(reason);
         }
     }
     let (mut unnamed, mut unsupported) = (sent.rejected_unnamed, sent.unsupported);
