@@ -9,6 +9,8 @@ mod effects;
 mod route;
 mod submit;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod work;
 

@@ -111,10 +111,13 @@ fn explain(reason: &Reason) -> String {
         "too_many_tenants" => "there are too many tenants",
         "too_many_projects" => "their tenant has too many projects",
         "record_too_large" => "larger than a record may be",
-        other => match other.strip_prefix("plugin:") {
-            Some(name) => return format!("plugin `{name}` failed on them"),
-            None => other,
-        },
+        other => {
+            return match other.split_once(':') {
+                Some(("plugin", name)) => format!("plugin `{name}` failed on them"),
+                Some(("plugin_not_loaded", name)) => format!("plugin `{name}` is not loaded"),
+                _ => other.to_owned(),
+            };
+        }
     };
     text.to_owned()
 }
