@@ -44,6 +44,8 @@ fn credentials() -> Vec<Credential> {
 }
 
 struct World {
+    console: Console,
+    settings: Settings,
     router: Router,
     stop: CancellationToken,
     not_ready: Arc<std::sync::Mutex<Vec<String>>>,
@@ -98,7 +100,16 @@ async fn world(shape: Shape) -> World {
         origins: vec!["https://panel.example".into()],
         is_loopback_admin: shape.is_loopback_admin,
     };
-    World { router: router(&settings, console), stop, not_ready, tenants, streams, folder }
+    World {
+        router: router(&settings, console.clone()),
+        console,
+        settings,
+        stop,
+        not_ready,
+        tenants,
+        streams,
+        folder,
+    }
 }
 
 /// A request: `GET /path`, headers one per line as `name: value`; the body after an empty line.

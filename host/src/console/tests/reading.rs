@@ -228,15 +228,7 @@ async fn over_a_connection_a_tail_comes_line_by_line_and_ends_with_the_process()
     let world = world(Shape::default()).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let open = prometheus_client::metrics::gauge::Gauge::default();
-    let serving = crate::net::serve::serve(
-        listener,
-        None,
-        crate::net::serve::Limits::default(),
-        handler(world.router.clone()),
-        world.stop.clone(),
-        open,
-    );
+    let serving = serve(listener, None, world.console.clone(), world.settings.clone(), world.stop.clone());
     let viewing = async {
         let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
         let asked = format!("GET {TAIL} HTTP/1.1\r\nhost: {address}\r\n{READER}\r\n\r\n");
