@@ -19,7 +19,6 @@ mod patterns;
 mod plugin;
 mod pool;
 mod rights;
-mod stand_in;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +55,24 @@ pub struct Settings {
     pub limits: Limits,
     /// The rights that the operator grants, in the manifest's words; `None`: what the manifest asks (bundled plugins only).
     pub grant: Option<Grant>,
+}
+
+impl Settings {
+    /// For a component that no configuration names.
+    fn unnamed(path: &std::path::Path) -> Settings {
+        Settings {
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            module: Module::File(path.into()),
+            config: "{}".into(),
+            secrets: BTreeMap::new(),
+            is_guard: false,
+            on_failure: OnFailure::Pass,
+            tenant: None,
+            instance: Instance::PerTenant,
+            limits: Limits::default(),
+            grant: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

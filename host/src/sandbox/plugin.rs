@@ -9,9 +9,8 @@ use super::logs::{PluginLog, printable};
 use super::patterns::{PatternSet, SETS_MAX};
 use super::pool::{Lent, Pool};
 use super::rights::Words;
-use super::stand_in::{Call, Stand};
 use super::{Effects, Module, PluginError, Settings};
-use crate::batch::{Piece, Signal};
+use crate::batch::{Call, Piece, Signal};
 use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
@@ -160,6 +159,11 @@ impl Plugin {
                 self.inner.metrics.process_calls.get_or_create(&labels).inc()
             }
         };
+    }
+
+    /// Writes to the plugin's own log, which is bounded by the second.
+    pub(super) fn log(&self, line: &str, now_ns: u64) {
+        self.inner.shared.log.write(super::logs::LogLevel::Error, line, now_ns);
     }
 
     pub(super) fn count_cpu(&self, used: Duration) {

@@ -5,9 +5,8 @@ use super::super::bindings::trommel::plugin::batch::{
 };
 use super::super::limits::{HIT_COST, TEXT_COST};
 use super::super::rights::Need;
-use super::super::stand_in::Call;
 use super::{Failure, State, free, reads, reads_places, writes, writes_places};
-use crate::batch::{self, Level, Places, Signal};
+use crate::batch::{self, Call, Level, Places, Signal};
 use wasmtime::Result;
 
 /// Bytes that a list of strings takes on its way to the guest.

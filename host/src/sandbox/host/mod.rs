@@ -11,9 +11,8 @@ use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
 use super::patterns::PatternSet;
 use super::rights::Need;
-use super::stand_in::Call;
 use super::{Effects, Shared};
-use crate::batch::{Fault, Places};
+use crate::batch::{Call, Fault, Places};
 use std::sync::Arc;
 use std::time::Duration;
 

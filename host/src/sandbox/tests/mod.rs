@@ -1,10 +1,8 @@
 //! What a hostile guest gets: `tests/guests/hostile` in each of its modes.
 
-#[cfg(any())]
 mod calls;
 mod load;
 
-use super::stand_in::Stand;
 use super::*;
 use crate::batch::{Batch, Piece, ProjectId, Request, Signal, Stream, TenantId};
 use crate::telemetry::Metrics;
@@ -14,12 +12,15 @@ use std::sync::{Arc, OnceLock};
 /// What the guest's manifest says unless a test patches it.
 const READS: &str =
     "body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw";
-const WRITES: &str = "body name severity item:* resource:* drop route raw";
+const WRITES: &str = 
+    "body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw";
 
 /// One engine for all tests, with a clock that ticks while any of them runs.
 fn sandbox() -> Arc<Sandbox> {
     static SANDBOX: OnceLock<Arc<Sandbox>> = OnceLock::new();
-    let open = || Arc::new(Sandbox::open(None, Metrics::new()).unwrap());
+    // Beside the test binary: compiled once for all tests, and for all runs.
+    let folder = std::env::current_exe().unwrap().parent().unwrap().join("compiled-guests");
+    let open = || Arc::new(Sandbox::open(Some(folder), Metrics::new()).unwrap());
     Arc::clone(SANDBOX.get_or_init(open))
 }
 
@@ -91,6 +92,7 @@ fn hostile(mode: &str) -> Plugin {
 
 /// One piece of log records with these bodies.
 fn piece_of(tenant: &str, bodies: &[String]) -> Piece {
+
     use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
     use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
     use opentelemetry_proto::tonic::resource::v1::Resource;
