@@ -5,8 +5,8 @@
 //! those that wait.
 
 use super::limits::thread_cpu;
-use crate::batch::Piece;
 use super::{Effects, OnFailure, Plugin, PluginError};
+use crate::batch::Piece;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Plugin {
     /// Takes up to four times the CPU limit of a call: not for an executor's thread. A piece of a signal that the
     /// plugin does not name comes back as it is.
     pub fn run(&self, piece: Piece, now_ns: u64) -> Ran {
-        if !self.manifest().signals.contains(&piece.signal()) || piece.left() == 0 {
+        if !self.manifest().signals.contains(&piece.signal()) || piece.records() == 0 {
             return Ran::unchanged(piece);
         }
         let start = thread_cpu();
@@ -86,10 +86,7 @@ impl Ran {
         if plugin.settings().on_failure == OnFailure::Pass {
             return self;
         }
-        let mut call = self.piece.call(Some(part));
-        call.drop(&(0..records).collect::<Vec<u32>>());
-        // A record that a guard failed on must never pass.
-        self.piece = call.commit().expect("these rows exist, and nothing else was asked").piece;
+        self.piece.drop_records(part);
         self
     }
 }
@@ -110,7 +107,7 @@ impl Bisection<'_> {
 
     /// `error` is that of the call with all records.
     fn run(mut self, piece: Piece, error: PluginError) -> Ran {
-        let all = 0..piece.left();
+        let all = 0..piece.records();
         let mut ran = Ran::unchanged(piece);
         let mut waiting = Vec::new();
         let mut last = error.clone();

@@ -118,17 +118,17 @@ impl Plugin {
         now_ns: u64,
         cpu_limit: Duration,
     ) -> Called {
+        let bytes = piece.item_bytes();
         let call = piece.call(subset);
         let called = match self.inner.pool.lend(call.tenant(), now_ns) {
-            Ok(lent) => self.call(lent, call, now_ns, cpu_limit),
+            Ok(lent) => self.call(lent, call, bytes, now_ns, cpu_limit),
             Err(error) => Called { piece: call.abort(), result: Err(error), dropped: 0 },
         };
         self.count(&called.result);
         called
     }
 
-    fn call(&self, mut lent: Lent, call: Call, now_ns: u64, cpu_limit: Duration) -> Called {
-        let bytes = call.bytes();
+    fn call(&self, mut lent: Lent, call: Call, bytes: usize, now_ns: u64, cpu_limit: Duration) -> Called {
         lent.store.set_hostcall_fuel(self.settings().limits.output(bytes));
         lent.store.set_epoch_deadline(1);
         lent.store.data_mut().begin(Phase::Process, Some(call), cpu_limit, bytes, now_ns);

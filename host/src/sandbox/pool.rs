@@ -202,7 +202,8 @@ fn backtrace(error: &wasmtime::Error) -> String {
         Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
         None => format!("function {}", frame.func_index()),
     };
-    let is_panic = |name: &String| ["__rustc", "std::", "core::panicking"].iter().any(|of| name.starts_with(of));
+    let is_panic =
+        |name: &String| ["__rustc", "std::", "core::panicking"].iter().any(|of| name.starts_with(of));
     let names: Vec<String> = trace.frames().iter().map(name).skip_while(is_panic).take(FRAMES_MAX).collect();
     format!(" in {}", names.join(" < "))
 }

@@ -66,8 +66,14 @@ fn a_call_that_is_stopped_retires_its_instance() {
 #[test]
 fn a_trap_says_what_happened_and_where() {
     for (mode, text) in [
-        ("trap", "wasm trap: wasm `unreachable` instruction executed in trommel:plugin/processor@0.1.0#process"),
-        ("trap-late", "wasm trap: wasm `unreachable` instruction executed in trommel:plugin/processor@0.1.0#process"),
+        (
+            "trap",
+            "wasm trap: wasm `unreachable` instruction executed in trommel:plugin/processor@0.1.0#process",
+        ),
+        (
+            "trap-late",
+            "wasm trap: wasm `unreachable` instruction executed in trommel:plugin/processor@0.1.0#process",
+        ),
         ("deep", "wasm trap: call stack exhausted in hostile::deep < hostile::deep < "),
     ] {
         let (error, may_live) = failure(mode, "");

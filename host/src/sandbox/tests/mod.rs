@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 /// What the guest's manifest says unless a test patches it.
 const READS: &str =
     "body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw";
-const WRITES: &str = 
+const WRITES: &str =
     "body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw";
 
 /// One engine for all tests, with a clock that ticks while any of them runs.
@@ -92,7 +92,6 @@ fn hostile(mode: &str) -> Plugin {
 
 /// One piece of log records with these bodies.
 fn piece_of(tenant: &str, bodies: &[String]) -> Piece {
-
     use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
     use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
     use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -128,6 +127,6 @@ fn piece(bodies: &[&str]) -> Piece {
 fn bodies(piece: Piece) -> (Piece, Vec<String>) {
     let mut call = piece.call(None);
     let texts = call.texts(crate::batch::Places::BODY).unwrap();
-    let bodies = (0..texts.len()).map(|at| String::from_utf8(texts.at(at).to_vec()).unwrap()).collect();
+    let bodies = (0..texts.len()).map(|at| texts.at(at).to_owned()).collect();
     (call.abort(), bodies)
 }
