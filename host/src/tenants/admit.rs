@@ -106,11 +106,12 @@ impl Tenants {
     ) -> Part {
         let tenant = group.stream.tenant.clone();
         let mut batch = request.batch(group.stream, &group.resources);
-        let stamped = batch.stamp(&self.keys, self.is_stamping);
+        // Before the stamps: an envelope that loses its last record needs none.
         let too_large = batch.reject_larger(record_bytes_max);
         if too_large > 0 {
             admitted.refuse(&tenant, too_large, "record_too_large");
         }
+        let stamped = batch.stamp(&self.keys, self.is_stamping);
         self.count(&tenant, stamped.overwritten, group.mended);
         Part { batch, received: group.records, overwritten: stamped.overwritten, mended: group.mended }
     }
@@ -334,10 +335,10 @@ mod tests {
                 part.batch.stream.tenant, part.batch.stream.project, part.received, part.overwritten
             );
             let pieces = part.batch.pieces(512, 1 << 18);
-            let crate::batch::Written { batch, restored, .. } = part.batch.written(pieces, &keys);
-            assert_eq!(restored, 0);
+            let written = part.batch.written(pieces, &keys);
+            assert_eq!(written.restored, 0);
             lines.push(head);
-            for resource in ExportLogsServiceRequest::decode(batch.bytes).unwrap().resource_logs {
+            for resource in ExportLogsServiceRequest::decode(written.batch.bytes).unwrap().resource_logs {
                 let value = |value: &Option<AnyValue>| match value.as_ref().and_then(|v| v.value.clone()) {
                     Some(any_value::Value::StringValue(text)) => text,
                     other => format!("{other:?}"),

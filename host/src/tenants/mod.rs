@@ -93,6 +93,11 @@ impl Tenants {
         }
     }
 
+    /// Whether no credential is asked.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Who shows this ticket: a reader of its tenant's projects. `now_unix` is in seconds since 1970.
     pub fn authenticate_ticket(&self, text: &str, now_unix: u64) -> Result<Arc<Caller>, Unauthenticated> {
         let key = self.ticket_key.as_ref().ok_or(Unauthenticated)?;

@@ -5,8 +5,9 @@ use super::super::bindings::trommel::plugin::batch::{
 };
 use super::super::limits::{HIT_COST, TEXT_COST};
 use super::super::rights::Need;
+use super::super::stand_in::Call;
 use super::{Failure, State, free, reads, reads_places, writes, writes_places};
-use crate::batch::{self, Call, Level, Places, Signal};
+use crate::batch::{self, Level, Places, Signal};
 use wasmtime::Result;
 
 /// Bytes that a list of strings takes on its way to the guest.
@@ -58,7 +59,9 @@ impl wit::Host for State {
 
     fn set_severity(&mut self, items: Vec<u32>, to: u8) -> Result<()> {
         let size = size_of(&items);
-        self.edit("set-severity", writes(Need::Name("severity")), size, |call, _| done(call.set_severity(&items, to)))
+        self.edit("set-severity", writes(Need::Name("severity")), size, |call, _| {
+            done(call.set_severity(&items, to))
+        })
     }
 
     fn kinds(&mut self) -> Result<Vec<u8>> {
@@ -98,11 +101,21 @@ impl wit::Host for State {
     }
 
     fn parent_span_ids(&mut self) -> Result<Vec<u8>> {
-        self.read("parent-span-ids", reads(Need::Name("span-id")), |call, _| Ok(call.parent_span_ids()?), size_of)
+        self.read(
+            "parent-span-ids",
+            reads(Need::Name("span-id")),
+            |call, _| Ok(call.parent_span_ids()?),
+            size_of,
+        )
     }
 
     fn trace_fractions(&mut self) -> Result<Vec<f64>> {
-        self.read("trace-fractions", reads(Need::Name("trace-id")), |call, _| Ok(call.trace_fractions()?), size_of)
+        self.read(
+            "trace-fractions",
+            reads(Need::Name("trace-id")),
+            |call, _| Ok(call.trace_fractions()?),
+            size_of,
+        )
     }
 
     fn randomness(&mut self) -> Result<Vec<u64>> {
@@ -159,7 +172,8 @@ impl wit::Host for State {
             let texts = call.texts(of)?;
             Ok(set?.search((0..texts.len()).map(|at| texts.at(at)), meter)?)
         };
-        let hits = self.read("search", reads_places(of), find, |hits| hits.texts.len() * HIT_COST as usize)?;
+        let hits =
+            self.read("search", reads_places(of), find, |hits| hits.texts.len() * HIT_COST as usize)?;
         Ok(Hits { texts: hits.texts, patterns: hits.patterns, starts: hits.starts, ends: hits.ends })
     }
 
@@ -174,7 +188,8 @@ impl wit::Host for State {
         let of = places(of);
         let set = self.set(patterns);
         let size = size_of_strings(&by);
-        let allow = move |shared: &super::Shared| reads_places(of)(shared).and_then(|()| writes_places(of)(shared));
+        let allow =
+            move |shared: &super::Shared| reads_places(of)(shared).and_then(|()| writes_places(of)(shared));
         self.edit("search-and-replace", allow, size, |call, meter| {
             let found = {
                 let texts = call.texts(of)?;
@@ -216,7 +231,9 @@ impl wit::Host for State {
     fn replace_texts(&mut self, of: wit::Places, which: Vec<u32>, by: Vec<String>) -> Result<()> {
         let of = places(of);
         let size = size_of(&which) + size_of_strings(&by);
-        self.edit("replace-texts", writes_places(of), size, |call, _| done(call.replace_texts(of, &which, &by)))
+        self.edit("replace-texts", writes_places(of), size, |call, _| {
+            done(call.replace_texts(of, &which, &by))
+        })
     }
 
     fn remove_keys(&mut self, patterns: u32, of: wit::Places) -> Result<u32> {
@@ -251,7 +268,12 @@ impl wit::Host for State {
 
     fn attribute_keys(&mut self, at: wit::Level) -> Result<Vec<String>> {
         let at = level(at);
-        self.read("attribute-keys", reads(Need::All(at)), |call, _| Ok(call.attribute_keys(at)?), size_of_texts)
+        self.read(
+            "attribute-keys",
+            reads(Need::All(at)),
+            |call, _| Ok(call.attribute_keys(at)?),
+            size_of_texts,
+        )
     }
 
     fn attribute_rows(&mut self, at: wit::Level, key: String) -> Result<Vec<u32>> {
@@ -271,8 +293,12 @@ impl wit::Host for State {
     fn int_attribute(&mut self, at: wit::Level, key: String) -> Result<IntColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
-        let (rows, values) =
-            self.read("int-attribute", need, |call, _| Ok(call.int_attribute(at, &key)?), |column| size_of(&column.0) * 3)?;
+        let (rows, values) = self.read(
+            "int-attribute",
+            need,
+            |call, _| Ok(call.int_attribute(at, &key)?),
+            |column| size_of(&column.0) * 3,
+        )?;
         Ok(IntColumn { rows, values })
     }
 
@@ -287,8 +313,12 @@ impl wit::Host for State {
     fn bool_attribute(&mut self, at: wit::Level, key: String) -> Result<BoolColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
-        let (rows, values) =
-            self.read("bool-attribute", need, |call, _| Ok(call.bool_attribute(at, &key)?), |column| size_of(&column.0) * 2)?;
+        let (rows, values) = self.read(
+            "bool-attribute",
+            need,
+            |call, _| Ok(call.bool_attribute(at, &key)?),
+            |column| size_of(&column.0) * 2,
+        )?;
         Ok(BoolColumn { rows, values })
     }
 
@@ -356,7 +386,9 @@ impl wit::Host for State {
         let at = level(at);
         let size = size_of(&rows) + key.len();
         let need = writes(Need::Key(at, &key));
-        self.edit("remove-attribute-from", need, size, |call, _| done(call.remove_attribute_from(at, &key, &rows)))
+        self.edit("remove-attribute-from", need, size, |call, _| {
+            done(call.remove_attribute_from(at, &key, &rows))
+        })
     }
 
     fn drop(&mut self, items: Vec<u32>) -> Result<()> {
@@ -374,8 +406,11 @@ impl wit::Host for State {
     }
 
     fn splice(&mut self, offsets: Vec<u32>, lengths: Vec<u32>, by: Vec<Vec<u8>>) -> Result<()> {
-        let size = size_of(&offsets) * 2 + by.iter().map(|piece| piece.len() + TEXT_COST as usize).sum::<usize>();
-        self.edit("splice", writes(Need::Name("raw")), size, |call, _| done(call.splice(&offsets, &lengths, &by)))
+        let size =
+            size_of(&offsets) * 2 + by.iter().map(|piece| piece.len() + TEXT_COST as usize).sum::<usize>();
+        self.edit("splice", writes(Need::Name("raw")), size, |call, _| {
+            done(call.splice(&offsets, &lengths, &by))
+        })
     }
 }
 
