@@ -1,5 +1,7 @@
 //! Requests on their way to the journal, without a plugin that is loaded.
 
+mod plugins;
+
 use super::*;
 use crate::batch::TenantId;
 use crate::journal::{self, Cursor, Joining, Journal, LedgerTable, SinkId, system_clock};
