@@ -5,7 +5,6 @@
 //! those that wait.
 
 use super::limits::thread_cpu;
-use super::stand_in::Stand;
 use super::{Effects, OnFailure, Plugin, PluginError};
 use crate::batch::Piece;
 use std::ops::Range;
@@ -95,7 +94,7 @@ impl Bisection<'_> {
 
     /// `error` is that of the call with all records.
     fn run(mut self, piece: Piece, error: PluginError) -> Ran {
-        let all = 0..Stand::left(&piece);
+        let all = 0..piece.records();
         let mut ran = Ran::unchanged(piece);
         let mut waiting = Vec::new();
         let mut last = error.clone();

@@ -19,7 +19,6 @@ mod patterns;
 mod plugin;
 mod pool;
 mod rights;
-mod stand_in;
 #[cfg(test)]
 mod tests;
 

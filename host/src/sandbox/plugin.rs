@@ -9,7 +9,7 @@ use super::logs::{PluginLog, printable};
 use super::patterns::{PatternSet, SETS_MAX};
 use super::pool::{Lent, Pool};
 use super::rights::Words;
-use super::stand_in::{Call, Stand};
+use crate::batch::Call;
 use super::{Effects, Module, PluginError, Settings};
 use crate::batch::{Piece, Signal};
 use crate::telemetry::Metrics;

@@ -5,7 +5,7 @@ use super::super::bindings::trommel::plugin::batch::{
 };
 use super::super::limits::{HIT_COST, TEXT_COST};
 use super::super::rights::Need;
-use super::super::stand_in::Call;
+use crate::batch::Call;
 use super::{Failure, State, free, reads, reads_places, writes, writes_places};
 use crate::batch::{self, Level, Places, Signal};
 use wasmtime::Result;
@@ -137,7 +137,7 @@ impl wit::Host for State {
         let of = places(of);
         let all = |call: &mut Call, _: &mut _| {
             let texts = call.texts(of)?;
-            Ok((0..texts.len()).map(|at| String::from_utf8_lossy(texts.at(at)).into_owned()).collect())
+            Ok((0..texts.len()).map(|at| String::from_utf8_lossy(texts.bytes(at)).into_owned()).collect())
         };
         self.read("texts", reads_places(of), all, size_of_texts)
     }
@@ -148,7 +148,7 @@ impl wit::Host for State {
             let texts = call.texts(of)?;
             let (mut data, mut ends) = (Vec::new(), Vec::with_capacity(texts.len()));
             for at in 0..texts.len() {
-                data.extend_from_slice(texts.at(at));
+                data.extend_from_slice(texts.bytes(at));
                 // A piece is far smaller than 4 GiB.
                 ends.push(data.len() as u32);
                 data.push(0);
@@ -170,7 +170,7 @@ impl wit::Host for State {
         let set = self.set(patterns);
         let find = |call: &mut Call, meter: &mut _| {
             let texts = call.texts(of)?;
-            Ok(set?.search((0..texts.len()).map(|at| texts.at(at)), meter)?)
+            Ok(set?.search((0..texts.len()).map(|at| texts.bytes(at)), meter)?)
         };
         let hits =
             self.read("search", reads_places(of), find, |hits| hits.texts.len() * HIT_COST as usize)?;
@@ -193,7 +193,7 @@ impl wit::Host for State {
         self.edit("search-and-replace", allow, size, |call, meter| {
             let found = {
                 let texts = call.texts(of)?;
-                set?.search_apart((0..texts.len()).map(|at| texts.at(at)), meter)?
+                set?.search_apart((0..texts.len()).map(|at| texts.bytes(at)), meter)?
             };
             if !found.texts.is_empty() {
                 meter.charge(found.texts.len() as u64 * HIT_COST)?;
@@ -241,7 +241,7 @@ impl wit::Host for State {
         let set = self.set(patterns);
         self.edit("remove-keys", writes_places(of), 0, |call, meter| {
             meter.charge(call.bytes() as u64)?;
-            Ok(set?.with_keys(|matches| call.remove_keys(of, matches))?)
+            Ok(set?.with_keys(|matches| call.remove_keys(of, matches)))
         })
     }
 
@@ -251,7 +251,7 @@ impl wit::Host for State {
         let size = size_of_strings(&by);
         self.edit("mask-keys", writes_places(of), size, |call, meter| {
             meter.charge(call.bytes() as u64)?;
-            Ok(set?.with_keys(|matches| call.mask_keys(of, matches, &by))?)
+            Ok(set?.with_keys(|matches| call.mask_keys(of, matches, &by)))
         })
     }
 
@@ -262,7 +262,7 @@ impl wit::Host for State {
         self.edit("hash-keys", writes_places(of), 0, |call, meter| {
             let key = key?;
             meter.charge(call.bytes() as u64)?;
-            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |text| key.of(text)))?)
+            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |text| key.of(text))))
         })
     }
 
@@ -293,33 +293,33 @@ impl wit::Host for State {
     fn int_attribute(&mut self, at: wit::Level, key: String) -> Result<IntColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
-        let (rows, values) = self.read(
+        let column = self.read(
             "int-attribute",
             need,
             |call, _| Ok(call.int_attribute(at, &key)?),
-            |column| size_of(&column.0) * 3,
+            |column| size_of(&column.rows) * 3,
         )?;
-        Ok(IntColumn { rows, values })
+        Ok(IntColumn { rows: column.rows, values: column.values })
     }
 
     fn double_attribute(&mut self, at: wit::Level, key: String) -> Result<DoubleColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
         let read = |call: &mut Call, _: &mut _| Ok(call.double_attribute(at, &key)?);
-        let (rows, values) = self.read("double-attribute", need, read, |column| size_of(&column.0) * 3)?;
-        Ok(DoubleColumn { rows, values })
+        let column = self.read("double-attribute", need, read, |column| size_of(&column.rows) * 3)?;
+        Ok(DoubleColumn { rows: column.rows, values: column.values })
     }
 
     fn bool_attribute(&mut self, at: wit::Level, key: String) -> Result<BoolColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
-        let (rows, values) = self.read(
+        let column = self.read(
             "bool-attribute",
             need,
             |call, _| Ok(call.bool_attribute(at, &key)?),
-            |column| size_of(&column.0) * 2,
+            |column| size_of(&column.rows) * 2,
         )?;
-        Ok(BoolColumn { rows, values })
+        Ok(BoolColumn { rows: column.rows, values: column.values })
     }
 
     fn set_text_attribute(&mut self, at: wit::Level, key: String, to: TextColumn) -> Result<()> {
@@ -335,7 +335,7 @@ impl wit::Host for State {
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
         self.edit("set-int-attribute", need, size, |call, _| {
-            done(call.set_int_attribute(at, &key, &to.rows, &to.values))
+            done(call.set_int_attribute(at, &key, &batch::IntColumn { rows: to.rows, values: to.values }))
         })
     }
 
@@ -344,7 +344,7 @@ impl wit::Host for State {
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
         self.edit("set-double-attribute", need, size, |call, _| {
-            done(call.set_double_attribute(at, &key, &to.rows, &to.values))
+            done(call.set_double_attribute(at, &key, &batch::DoubleColumn { rows: to.rows, values: to.values }))
         })
     }
 
@@ -353,7 +353,7 @@ impl wit::Host for State {
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
         self.edit("set-bool-attribute", need, size, |call, _| {
-            done(call.set_bool_attribute(at, &key, &to.rows, &to.values))
+            done(call.set_bool_attribute(at, &key, &batch::BoolColumn { rows: to.rows, values: to.values }))
         })
     }
 

@@ -11,7 +11,7 @@ use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
 use super::patterns::PatternSet;
 use super::rights::Need;
-use super::stand_in::Call;
+use crate::batch::Call;
 use super::{Effects, Shared};
 use crate::batch::{Fault, Places};
 use std::sync::Arc;

@@ -4,7 +4,6 @@
 mod calls;
 mod load;
 
-use super::stand_in::Stand;
 use super::*;
 use crate::batch::{Batch, Piece, ProjectId, Request, Signal, Stream, TenantId};
 use crate::telemetry::Metrics;
