@@ -77,4 +77,3 @@ async fn a_search_that_finds_nothing_goes_on_in_bounded_steps() {
     }
     assert_eq!((bodies(&page.records), steps), (vec!["24".to_owned()], 3));
 }
-

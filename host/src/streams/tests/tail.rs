@@ -217,7 +217,6 @@ async fn a_large_entry_is_shown_in_parts_and_stored_whole() {
     assert_eq!(lines(&mut again, 10_000).await.0, all);
 }
 
-
 #[tokio::test]
 async fn a_viewer_of_a_store_that_cannot_be_read_goes_on_live_and_knows_it() {
     let world = World::tuned(|tuning| tuning.store_patience = Duration::from_millis(300));
