@@ -5,9 +5,10 @@
 //! store does not get there in time the viewer is told of a gap and goes on live. It works only while it is polled:
 //! a slow reader holds back nobody, it loses what the ring cannot keep and is told so.
 
-use super::lane::{Cursor, Joined, Line, Span, Taken};
+use super::lane::Joined;
 use super::position::Position;
 use super::record::{Walk, single};
+use super::ring::{Cursor, Line, Span, Taken};
 use super::store::{Found, Scan};
 use super::{Streams, json};
 use crate::batch::{RecordId, Stream};

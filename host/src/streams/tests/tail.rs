@@ -230,3 +230,34 @@ async fn a_viewer_of_a_store_that_cannot_be_read_goes_on_live_and_knows_it() {
     world.streams.publish(&entry(&acme(), 3, 1, NOON + 1));
     assert_eq!(lines(&mut tail, 1).await.0, ["3"]);
 }
+
+#[tokio::test]
+async fn a_write_says_of_what_was_left_out_before_it_that_it_never_comes() {
+    let world = World::new();
+    let (left_out, written) = (entry(&acme(), 1, 2, NOON), entry(&acme(), 3, 1, NOON));
+    world.streams.publish(&left_out);
+    world.streams.publish(&written);
+    let mut tail = world.tail(Some(&Position::at(0).text()));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), tail.next()).await.is_err(),
+        "it waits for the store"
+    );
+    world.streams.write(first_send(&written)).await.unwrap();
+    let TailEvent::Gap { to, count, reason, .. } = next(&mut tail).await else { panic!("no gap") };
+    assert_eq!((json::id_of(&to).unwrap().number(), count, reason), (2, 2, "store"));
+    assert_eq!(lines(&mut tail, 1).await.0, ["3"]);
+}
+
+#[tokio::test]
+async fn what_the_publisher_left_out_is_a_gap_of_unknown_length() {
+    let world = World::new();
+    let mut tail = world.tail(None);
+    world.streams.publish(&entry(&acme(), 1, 1, NOON));
+    assert_eq!(lines(&mut tail, 1).await.0, ["1"]);
+    world.streams.miss(10);
+    world.streams.publish(&entry(&acme(), 10, 1, NOON));
+    let TailEvent::Gap { from, to, count, reason, .. } = next(&mut tail).await else { panic!("no gap") };
+    let (from, to) = (json::id_of(&from).unwrap().number(), json::id_of(&to).unwrap().number());
+    assert_eq!((from, to, count, reason), (1, 9, 0, "slow"));
+    assert_eq!(lines(&mut tail, 1).await.0, ["10"]);
+}
