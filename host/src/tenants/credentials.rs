@@ -1,5 +1,6 @@
 //! What a caller shows, and who that makes it.
 
+use super::room::Payer;
 use crate::batch::{ProjectId, TenantId};
 
 /// A line of the table.
@@ -11,7 +12,7 @@ pub struct Credential {
 }
 
 /// What must be shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Proof {
     /// A bearer token with this SHA-256.
     Token([u8; 32]),
@@ -49,6 +50,8 @@ pub struct Rights {
 pub struct Caller {
     pub who: Who,
     pub rights: Rights,
+    /// Whose share of the room its requests take.
+    pub(super) payer: Payer,
 }
 
 /// No credential, or one that we do not know. The two get the same answer.
@@ -59,10 +62,22 @@ pub struct Unauthenticated;
 impl Caller {
     /// The caller where no token is asked.
     pub fn local() -> Caller {
-        Caller {
-            who: Who::Tenant { tenant: TenantId::local(), projects: Names::All },
-            rights: Rights { send: true, read: true, admin: true },
-        }
+        Caller::tenant(TenantId::local(), Names::All, Rights { send: true, read: true, admin: true })
+    }
+
+    /// A caller who is this tenant.
+    pub fn tenant(tenant: TenantId, projects: Names, rights: Rights) -> Caller {
+        let payer = Payer::Tenant(tenant.clone());
+        Caller { who: Who::Tenant { tenant, projects }, rights, payer }
+    }
+
+    /// Who shows this credential.
+    pub fn of(credential: &Credential) -> Caller {
+        let payer = match &credential.who {
+            Who::Tenant { tenant, .. } => Payer::Tenant(tenant.clone()),
+            Who::SpeaksFor { .. } | Who::Nobody => Payer::Credential(credential.proof.head()),
+        };
+        Caller { who: credential.who.clone(), rights: credential.rights, payer }
     }
 
     /// Whether this caller may read this stream. "Not yours" and "not there" get the same answer.
@@ -82,5 +97,30 @@ impl Names {
             Names::All => true,
             Names::Some(names) => names.iter().any(|n| n == name),
         }
+    }
+}
+
+impl Proof {
+    pub(super) fn sha256(&self) -> &[u8; 32] {
+        match self {
+            Proof::Token(sha256) | Proof::Certificate(sha256) => sha256,
+        }
+    }
+
+    /// The first eight bytes: enough to tell credentials apart, too little to guess one from.
+    pub(super) fn head(&self) -> u64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.sha256()[..8]);
+        u64::from_be_bytes(head)
+    }
+}
+
+/// Without the hash: of a weak token it would be half of the way to the token.
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Proof::Token(_) => "Token(…)",
+            Proof::Certificate(_) => "Certificate(…)",
+        })
     }
 }

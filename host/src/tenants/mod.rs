@@ -6,15 +6,21 @@
 mod admit;
 mod credentials;
 mod room;
+mod seen;
+mod table;
 mod tickets;
+mod token_file;
 
 pub use admit::{Admitted, Part, RefusedPart};
 pub use credentials::{Caller, Credential, Names, Proof, Rights, Unauthenticated, Who};
 pub use room::{Full, Room, Taken};
+pub use tickets::{TICKET_SECONDS_MAX, Ticket, sign};
 
 use crate::batch::IdentityKeys;
-use crate::telemetry::Secret;
+use crate::telemetry::{Metrics, Secret};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Who may send, read and administer; how identity is written.
 #[derive(Clone, Debug)]
@@ -35,4 +41,84 @@ pub struct Settings {
 
 /// The table of credentials, and the room.
 #[derive(Debug)]
-pub struct Tenants {}
+pub struct Tenants {
+    keys: IdentityKeys,
+    is_stamping: bool,
+    table: table::Table,
+    ticket_key: Option<Secret>,
+    /// Who everybody is where no token is asked.
+    open: Option<Arc<Caller>>,
+    room: Arc<Room>,
+    seen: seen::Seen,
+    labels: seen::TenantLabels,
+    metrics: Metrics,
+}
+
+impl Tenants {
+    /// Reads the token files; an error names the file, the line and what would be right there.
+    pub fn open(settings: Settings, metrics: Metrics) -> Result<Arc<Tenants>, String> {
+        if settings.ticket_key.as_ref().is_some_and(|key| key.expose().trim().len() < 32) {
+            return Err(
+                "the key of the tickets must have 32 characters or more: `openssl rand -base64 32`".into()
+            );
+        }
+        Ok(Arc::new(Tenants {
+            keys: settings.attributes,
+            is_stamping: settings.stamp,
+            table: table::Table::open(settings.credentials, settings.token_files)?,
+            ticket_key: settings.ticket_key,
+            open: settings.is_open.then(|| Arc::new(Caller::local())),
+            room: Arc::new(Room::new(settings.room_bytes, metrics.admit_room_used.clone())),
+            seen: seen::Seen::default(),
+            labels: seen::TenantLabels::default(),
+            metrics,
+        }))
+    }
+
+    /// Who shows this: the value of the header `authorization`, the fingerprint of the client's certificate.
+    ///
+    /// A header decides alone: a certificate does not help a wrong token. Nothing of what was shown is kept or told.
+    pub fn authenticate(
+        &self,
+        authorization: Option<&str>,
+        certificate: Option<[u8; 32]>,
+    ) -> Result<Arc<Caller>, Unauthenticated> {
+        if let Some(open) = &self.open {
+            return Ok(open.clone());
+        }
+        match (authorization, certificate) {
+            (Some(header), _) => self.table.token(table::bearer(header).ok_or(Unauthenticated)?),
+            (None, Some(fingerprint)) => self.table.certificate(fingerprint),
+            (None, None) => Err(Unauthenticated),
+        }
+    }
+
+    /// Who shows this ticket: a reader of its tenant's projects. `now_unix` is in seconds since 1970.
+    pub fn authenticate_ticket(&self, text: &str, now_unix: u64) -> Result<Arc<Caller>, Unauthenticated> {
+        let key = self.ticket_key.as_ref().ok_or(Unauthenticated)?;
+        tickets::read(key, text, now_unix).map(Arc::new)
+    }
+
+    /// The signed text of a ticket; `None` where no key is configured. Who may have one is the caller's decision.
+    pub fn sign_ticket(&self, ticket: &Ticket) -> Option<String> {
+        self.ticket_key.as_ref().map(|key| sign(key, ticket))
+    }
+
+    /// Room for one request of this caller; it holds nothing yet.
+    pub fn open_room(&self, caller: &Caller) -> Taken {
+        self.room.open(caller)
+    }
+
+    /// The account of the room.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// Reads the token files that changed since the last look. Blocks for as long as that takes; call it every second.
+    ///
+    /// A broken file changes nothing: the credentials of before stay, and the log says once which line is wrong.
+    /// Replace a file by renaming another over it, so that it is never seen half written.
+    pub fn reload_files(&self, now: SystemTime) {
+        self.table.reload(now);
+    }
+}
