@@ -4,18 +4,28 @@
 //! A request is walked once ([`Request::check`]), split into batches of one stream each, cut into
 //! [`Piece`]s for the plugins, and written anew by one splice, and only if something changed.
 
+mod dropping;
 mod entry;
+mod identity;
 mod ids;
+mod items;
+mod part;
 mod piece;
 mod request;
 mod splice;
+mod tree;
 mod walk;
+mod wire;
+mod written;
 
 pub use entry::Entry;
 pub use ids::{ProjectId, RecordId, Stream, TenantId};
+pub use items::{ItemParts, Items};
+pub use part::Batch;
 pub use piece::{Call, Fault, Hits, Level, Piece, Places, TextColumn};
-pub use request::{Batch, Claim, Claimed, IdentityKeys, Items, ItemParts, Request, Stamped};
+pub use request::{Claim, Claimed, IdentityKeys, Request, Resource, Stamped};
 pub use splice::{Edit, splice};
+pub use written::Written;
 
 /// What a request or a batch holds. A batch never mixes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -55,7 +55,9 @@ pub struct TextColumn {
 
 /// At most a few hundred records of one batch, and what the chain changed so far.
 #[derive(Debug)]
-pub struct Piece {}
+pub struct Piece {
+    rows: Rows,
+}
 
 /// One plugin's look at a piece.
 #[derive(Debug)]
@@ -92,7 +94,53 @@ pub(super) struct Row {
 pub(super) enum Changes {
     None,
     /// Edits of the batch's bytes (sorted, none inside a dropped item), and the item rows that were dropped (sorted).
-    Edits { edits: Vec<super::Edit>, dropped: Vec<u32> },
+    Edits {
+        edits: Vec<super::Edit>,
+        dropped: Vec<u32>,
+    },
     /// A plugin used `splice`: the whole piece as a request of its own, walked and in order.
     Rewritten(super::Request),
+}
+
+impl Piece {
+    /// Opens the rows of a batch's bytes.
+    pub(super) fn open(
+        signal: super::Signal,
+        stream: super::Stream,
+        bytes: bytes::Bytes,
+        rows: Rows,
+        stamps: Vec<super::Edit>,
+    ) -> Piece {
+        let _ = (signal, stream, bytes, stamps);
+        Piece { rows }
+    }
+
+    /// The item rows it was opened with, dropped or not.
+    pub(super) fn items(&self) -> u32 {
+        self.rows.items.len() as u32
+    }
+
+    /// The item rows that are not dropped.
+    pub(super) fn left(&self) -> u32 {
+        self.rows.items.len() as u32
+    }
+
+    /// Whether a plugin used `splice`.
+    pub(super) fn is_rewritten(&self) -> bool {
+        false
+    }
+
+    pub(super) fn changes(self) -> Changes {
+        Changes::None
+    }
+
+    /// The piece as a request of its own, with its edits applied.
+    pub fn standalone(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// The route of each record that is left; `None` if no record has one.
+    pub fn routes(&self) -> Option<Vec<Option<std::sync::Arc<str>>>> {
+        None
+    }
 }

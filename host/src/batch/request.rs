@@ -1,20 +1,24 @@
-//! A request that was walked, and the batches it is split into.
+//! A request that was walked.
 
-use super::{Malformed, ProjectId, Signal, Stream, TenantId};
-use bytes::Bytes;
+use super::identity;
+use super::splice::{Edit, splice};
+use super::wire::{Field, fields};
+use super::{Batch, Malformed, Signal, Stream, walk};
+use bytes::{Bytes, BytesMut};
 use std::ops::Range;
 
 /// An export request whose every byte was checked.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub signal: Signal,
-    /// The whole request; not UTF-8 strings are already mended with U+FFFD (rare: it costs a copy).
+    /// The whole request. Strings that were not UTF-8 are mended with U+FFFD, and a Resource or scope that came in
+    /// several parts is put together (both rare: they cost a copy).
     pub bytes: Bytes,
     /// Its ResourceLogs / ResourceSpans / ResourceMetrics, in order.
     pub resources: Vec<Resource>,
     /// Log records, spans or data points.
     pub records: u64,
-    /// Whether fields that OTLP does not know are cut on the way (`unknown_fields: strip`): not yet, they survive.
+    /// Strings that were mended.
     pub mended: u64,
 }
 
@@ -50,127 +54,114 @@ pub enum Claimed {
     Conflict,
 }
 
-impl Request {
-    /// Walks the whole request once. `bytes` is an Export*ServiceRequest in protobuf.
-    pub fn check(signal: Signal, bytes: Bytes) -> Result<Request, Malformed> {
-        let _ = (signal, bytes);
-        todo!()
-    }
-
-    /// What resource number `at` says of whose it is.
-    pub fn claim(&self, at: usize, keys: &IdentityKeys) -> Claim {
-        let _ = (at, keys);
-        todo!()
-    }
-
-    /// The batch of these resources (ascending). Sliced without a copy where they are neighbours, else copied once.
-    pub fn batch(&self, stream: Stream, resources: &[usize]) -> Batch {
-        let _ = (stream, resources);
-        todo!()
-    }
-}
-
-/// A part of a request: one stream, one signal.
-///
-/// `bytes` is a whole Export*ServiceRequest by itself: a concatenation of Resource* fields.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    pub signal: Signal,
-    pub stream: Stream,
-    pub bytes: Bytes,
-    pub records: u32,
-    /// Identity attributes that stand in the resources after [`Batch::stamp`], not yet written.
-    pub(super) stamps: Vec<super::Edit>,
-}
-
 /// What [`Batch::stamp`] found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamped {
     /// Resources whose identity attributes said something else, or said it twice: overwritten.
     pub overwritten: u32,
-    /// Resources that had none: added.
+    /// Resources that lacked one: added.
     pub added: u32,
 }
 
-impl Batch {
-    /// Puts the identity attributes right: each key exactly once per resource with the verified value.
-    /// With `add` false, a resource without the key stays without. Collected as edits; see [`Batch::written`].
-    pub fn stamp(&mut self, keys: &IdentityKeys, add: bool) -> Stamped {
-        let _ = (keys, add);
-        todo!()
+impl Request {
+    /// Walks the whole request once. `bytes` is an Export*ServiceRequest in protobuf.
+    pub fn check(signal: Signal, bytes: Bytes) -> Result<Request, Malformed> {
+        let found = walk::walk(signal, &bytes)?;
+        if found.has_parts {
+            let whole = splice(&bytes, &joins(&bytes));
+            return Request::mended(signal, whole.into());
+        }
+        if found.bad_texts.is_empty() {
+            let walk::Found { resources, records, .. } = found;
+            return Ok(Request { signal, bytes, resources, records, mended: 0 });
+        }
+        Request::mended(signal, bytes)
     }
 
-    /// The records larger than `record_bytes_max` leave the batch (with the envelopes they empty); how many did.
-    pub fn reject_larger(&mut self, record_bytes_max: usize) -> u32 {
-        let _ = record_bytes_max;
-        todo!()
+    /// The rare path of [`Request::check`]: walks again, and mends.
+    fn mended(signal: Signal, bytes: Bytes) -> Result<Request, Malformed> {
+        let before = walk::walk(signal, &bytes)?;
+        let edits: Vec<Edit> = before
+            .bad_texts
+            .iter()
+            .map(|text| Edit {
+                owner: text.start,
+                range: text.clone(),
+                is_content: true,
+                with: String::from_utf8_lossy(&bytes[text.clone()]).into_owned().into(),
+            })
+            .collect();
+        let bytes: Bytes = splice(&bytes, &edits).into();
+        let walk::Found { mut resources, records, .. } = walk::walk(signal, &bytes)?;
+        let mut bad = before.bad_texts.iter().peekable();
+        for (resource, old) in resources.iter_mut().zip(&before.resources) {
+            while bad.next_if(|text| text.start < old.range.end).is_some() {
+                resource.mended += 1;
+            }
+        }
+        Ok(Request { signal, bytes, resources, records, mended: edits.len() as u64 })
     }
 
-    /// Cuts the batch into pieces for the plugins: at most `records_max` records and `bytes_max` bytes of records
-    /// each; a larger record stands alone. The stamps are seen in the pieces.
-    pub fn pieces(&self, records_max: usize, bytes_max: usize) -> Vec<super::Piece> {
-        let _ = (records_max, bytes_max);
-        todo!()
+    /// What resource number `at` says of whose it is.
+    pub fn claim(&self, at: usize, keys: &IdentityKeys) -> Claim {
+        let absent = Claim { tenant: Claimed::Absent, project: Claimed::Absent };
+        let Some(range) = self.resources.get(at).map(|resource| resource.range.clone()) else {
+            return absent;
+        };
+        let envelope = fields(&self.bytes, range.start, range.end).next();
+        envelope.map_or(absent, |envelope| identity::claim(&self.bytes, &envelope, keys))
     }
 
-    /// The batch after the chain: one splice of the stamps and of what the plugins changed in the pieces (all pieces
-    /// of this batch, in order). Records dropped in the pieces are gone, with the envelopes they emptied. Without any
-    /// change the same bytes are handed back. Identity attributes are put right a second time: returns how many
-    /// resources a plugin had changed them in.
-    pub fn written(self, pieces: Vec<super::Piece>, keys: &IdentityKeys) -> (Batch, u32) {
-        let _ = (pieces, keys);
-        todo!()
+    /// The batch of these resources (ascending). Sliced without a copy where they are neighbours, else copied once.
+    ///
+    /// Unknown fields of the request itself (outside its resources) stay only in a batch of all its resources.
+    pub fn batch(&self, stream: Stream, resources: &[usize]) -> Batch {
+        let chosen = || resources.iter().filter_map(|&at| self.resources.get(at));
+        let records = chosen().map(|resource| resource.records).sum();
+        let bytes = if resources.len() == self.resources.len() {
+            self.bytes.clone()
+        } else {
+            self.gather(chosen().map(|resource| resource.range.clone()))
+        };
+        Batch { signal: self.signal, stream, bytes, records, stamps: Vec::new(), adds: false }
     }
 
-    /// Splits by a number that `of` gives to each record (its resource and its position among all records of the
-    /// batch, from 0): one batch per number, each whole with its own envelopes. One number only: no copy.
-    pub fn split(self, of: &dyn Fn(u32) -> u32) -> Vec<(u32, Batch)> {
-        let _ = of;
-        todo!()
-    }
-
-    /// The number of the resource of each record, in order.
-    pub fn resource_of_records(&self) -> Vec<u32> {
-        todo!()
-    }
-
-    /// The text values of a resource attribute: one entry per resource, `None` where it is absent or no string.
-    pub fn resource_texts(&self, key: &str) -> Vec<Option<String>> {
-        let _ = key;
-        todo!()
-    }
-
-    /// Every record with the bytes of its resource and scope, in order.
-    pub fn items(&self) -> Items<'_> {
-        todo!()
+    fn gather(&self, ranges: impl Iterator<Item = Range<usize>> + Clone) -> Bytes {
+        let whole =
+            ranges.clone().reduce(|all, next| if all.end == next.start { all.start..next.end } else { 0..0 });
+        let length: usize = ranges.clone().map(|range| range.len()).sum();
+        match whole {
+            None => Bytes::new(),
+            Some(whole) if whole.len() == length => self.bytes.slice(whole),
+            Some(_) => {
+                let mut out = BytesMut::with_capacity(length);
+                ranges.for_each(|range| out.extend_from_slice(&self.bytes[range]));
+                out.freeze()
+            }
+        }
     }
 }
 
-/// Iterates the records of a batch.
-#[derive(Debug)]
-pub struct Items<'b> {
-    pub(super) batch: &'b Batch,
-}
-
-/// One record (log record, span or data point) and what it stands in; all are contents, without tag and length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ItemParts<'b> {
-    pub resource: &'b [u8],
-    pub resource_schema_url: &'b str,
-    pub scope: &'b [u8],
-    pub scope_schema_url: &'b str,
-    /// For a data point, the whole Metric message without its points and the data's field number; else empty.
-    pub metric: &'b [u8],
-    pub item: &'b [u8],
-}
-
-impl<'b> Iterator for Items<'b> {
-    type Item = ItemParts<'b>;
-    fn next(&mut self) -> Option<ItemParts<'b>> {
-        let _ = self.batch;
-        todo!()
+/// The edits that put together each Resource and each scope that came in parts, as protobuf's readers do. With one
+/// part only, nobody can read the first where another reads the last.
+fn joins(bytes: &[u8]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for envelope in identity::envelopes(bytes) {
+        join(bytes, &envelope, &mut edits);
+        for scope in fields(bytes, envelope.content, envelope.end).filter(|field| field.is_message(2)) {
+            join(bytes, &scope, &mut edits);
+        }
     }
+    edits
 }
 
-#[allow(dead_code, reason = "skeleton")]
-fn skeleton(_: TenantId, _: ProjectId) {}
+fn join(bytes: &[u8], envelope: &Field, edits: &mut Vec<Edit>) {
+    let parts = || fields(bytes, envelope.content, envelope.end).filter(|field| field.is_message(1));
+    let mut others = parts().skip(1).peekable();
+    let Some(first) = parts().next().filter(|_| others.peek().is_some()) else { return };
+    let mut with = BytesMut::new();
+    parts().for_each(|part| with.extend_from_slice(&bytes[part.content..part.end]));
+    let range = first.content..first.end;
+    edits.push(Edit { owner: first.content, range, is_content: true, with: with.freeze() });
+    edits.extend(others.map(|other| identity::removal(envelope.content, &other)));
+}

@@ -1,9 +1,17 @@
 //! What is kept until every sink is done; the ledger.
+//!
+//! One frame is one request: all of its entries are kept, or none. Each sink reads with a cursor of its own, so that
+//! one that is behind never holds back another.
 
+mod cursor;
+mod follow;
 mod ledger;
 mod memory;
 
-pub use ledger::{Ledger, Outcome, Pending};
+pub use cursor::{Cursor, InFlight, Joining};
+pub use follow::{Followed, Follower};
+pub use ledger::{Done, Ledger, LedgerTable, Line, LineTable, Outcome, Pending, Reason, SinkTable};
+pub use memory::{Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
 
 /// How the journal keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +21,45 @@ pub enum Settings {
     Memory { bytes_max: usize },
 }
 
-/// The number of a sink: its position in the configuration.
+/// The most sinks that a configuration may have: a set of them is one word.
+pub const SINKS_MAX: usize = 64;
+
+/// The number of a sink: its position in the configuration, below [`SINKS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SinkId(pub u16);
+
+/// Sinks that an entry goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SinkSet(u64);
+
+impl SinkSet {
+    pub const NONE: SinkSet = SinkSet(0);
+
+    #[must_use]
+    pub fn with(self, sink: SinkId) -> SinkSet {
+        SinkSet(self.0 | Self::bit(sink))
+    }
+
+    pub fn contains(self, sink: SinkId) -> bool {
+        self.0 & Self::bit(sink) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Ascending.
+    pub fn iter(self) -> impl Iterator<Item = SinkId> {
+        (0..SINKS_MAX as u16).map(SinkId).filter(move |sink| self.contains(*sink))
+    }
+
+    fn bit(sink: SinkId) -> u64 {
+        1u64.checked_shl(sink.0.into()).unwrap_or(0)
+    }
+}
+
+impl FromIterator<SinkId> for SinkSet {
+    fn from_iter<I: IntoIterator<Item = SinkId>>(sinks: I) -> SinkSet {
+        sinks.into_iter().fold(SinkSet::NONE, SinkSet::with)
+    }
+}

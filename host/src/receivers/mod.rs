@@ -10,6 +10,7 @@ mod fixture;
 mod grpc;
 mod health;
 mod http;
+mod json;
 
 use crate::batch::Signal;
 use crate::net::body::{Fault as BodyFault, Limits as BodyLimits};

@@ -1,0 +1,254 @@
+//! The checked walk: wire types, lengths, nesting and UTF-8 of a whole request, once, without allocation per record.
+//!
+//! It accepts what protobuf's readers accept (`prost` is the reference in the tests), with two exceptions: values are
+//! nested at most [`NESTING_MAX`] deep, and a metric holds one kind of data (protobuf lets the last kind win, so that
+//! two readers could see different points in one metric).
+//! A string that is not UTF-8 is no fault: its place is noted, and [`super::Request::check`] mends it.
+
+mod schema;
+
+use super::request::Resource;
+use super::wire::varint;
+use super::{Malformed, Signal};
+use schema::*;
+use std::ops::Range;
+
+/// Arrays and maps around a value.
+const NESTING_MAX: u32 = 64;
+/// Groups within groups (a form of protobuf 2), in fields that OTLP does not know.
+const GROUPS_MAX: usize = 64;
+
+/// What the walk found in a request that is well-formed.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) resources: Vec<Resource>,
+    pub(super) records: u64,
+    /// The contents of the strings that are not UTF-8, ascending.
+    pub(super) bad_texts: Vec<Range<usize>>,
+    /// Whether a Resource or a scope stands in its envelope more than once.
+    pub(super) has_parts: bool,
+}
+
+/// Walks an Export*ServiceRequest.
+pub(super) fn walk(signal: Signal, bytes: &[u8]) -> Result<Found, Malformed> {
+    if u32::try_from(bytes.len()).is_err() {
+        return Err(Malformed { offset: 0, expected: "less than 4 GiB" });
+    }
+    let kind = match signal {
+        Signal::Logs => LOGS_REQUEST,
+        Signal::Traces => TRACES_REQUEST,
+        Signal::Metrics => METRICS_REQUEST,
+    };
+    let mut walk = Walk { found: Found::default(), data: 0, heads: [false; 2], fault: None };
+    match walk.request(kind, bytes) {
+        Ok(()) => Ok(walk.found),
+        Err(Stop) => Err(walk.fault.expect("whoever stops the walk says why")),
+    }
+}
+
+/// The fault stands in [`Walk::fault`]: a small error keeps the hot path's results in registers.
+struct Stop;
+
+struct Walk {
+    found: Found,
+    /// The kind of data that the metric at hand has, or 0.
+    data: Kind,
+    /// Whether the Resource* at hand has had its Resource, and the Scope* its scope.
+    heads: [bool; 2],
+    fault: Option<Malformed>,
+}
+
+impl Walk {
+    /// The same loop as [`Walk::message`], with the place of each resource noted.
+    fn request(&mut self, kind: Kind, bytes: &[u8]) -> Result<(), Stop> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let (start, before) = (at, self.found.records);
+            let (op, content) = self.key(kind, bytes, at)?;
+            at = self.field(op, bytes, content, 0)?;
+            if op >= MESSAGE {
+                let records = (self.found.records - before) as u32;
+                self.found.resources.push(Resource { range: start..at, records, mended: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the message whose content begins at `at` and ends with `bytes`.
+    fn message(&mut self, kind: Kind, bytes: &[u8], mut at: usize, nesting: u32) -> Result<(), Stop> {
+        let ops = &BY_KEY[kind as usize];
+        while at < bytes.len() {
+            let (mut op, mut content) = (ops[bytes[at] as usize], at + 1);
+            if op == OTHER {
+                (op, content) = self.key(kind, bytes, at)?;
+            }
+            at = self.field(op, bytes, content, nesting)?;
+        }
+        Ok(())
+    }
+
+    /// Checks a field's value, and returns where it ends.
+    #[inline(always)]
+    fn field(&mut self, op: Op, bytes: &[u8], at: usize, nesting: u32) -> Result<usize, Stop> {
+        match op {
+            VARINT => match varint(bytes, at) {
+                Some((_, end)) => Ok(end),
+                None => self.stop(at, "a varint of at most 64 bits"),
+            },
+            FIXED64 if bytes.len() - at >= 8 => Ok(at + 8),
+            FIXED64 => self.stop(at, "8 bytes"),
+            FIXED32 if bytes.len() - at >= 4 => Ok(at + 4),
+            FIXED32 => self.stop(at, "4 bytes"),
+            DONE => Ok(at),
+            _ => {
+                let (content, end) = self.length(bytes, at)?;
+                match op {
+                    TEXT => {
+                        if !is_text(bytes, content, end) {
+                            self.found.bad_texts.push(content..end);
+                        }
+                    }
+                    BYTES => {}
+                    FIXED64S if (end - content).is_multiple_of(8) => {}
+                    FIXED64S => return self.stop(content, "a packed list of 8 bytes each"),
+                    VARINTS => self.varints(&bytes[..end], content)?,
+                    _ => self.enter(op - MESSAGE, &bytes[..end], content, nesting)?,
+                }
+                Ok(end)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn enter(&mut self, kind: Kind, bytes: &[u8], at: usize, mut nesting: u32) -> Result<(), Stop> {
+        match kind {
+            FIRST_RECORD.. => self.found.records += 1,
+            ARRAY | MAP => {
+                nesting += 1;
+                if nesting > NESTING_MAX {
+                    return self.stop(at, "at most 64 levels of nested values");
+                }
+            }
+            RESOURCE_LOGS..=RESOURCE_METRICS => self.heads[0] = false,
+            SCOPE_LOGS..=SCOPE_METRICS => self.heads[1] = false,
+            RESOURCE | SCOPE => {
+                let head = &mut self.heads[usize::from(kind == SCOPE)];
+                self.found.has_parts |= *head;
+                *head = true;
+            }
+            METRIC => self.data = 0,
+            GAUGE..=SUMMARY => {
+                if self.data != 0 && self.data != kind {
+                    return self.stop(at, "one kind of data in a metric");
+                }
+                self.data = kind;
+            }
+            _ => {}
+        }
+        self.message(kind, bytes, at, nesting)
+    }
+
+    /// Reads the length at `at`: where the content begins and ends.
+    #[inline(always)]
+    fn length(&mut self, bytes: &[u8], at: usize) -> Result<(usize, usize), Stop> {
+        let Some((length, content)) = varint(bytes, at) else {
+            return self.stop(at, "a length of at most 64 bits");
+        };
+        if length > (bytes.len() - content) as u64 {
+            return self.stop(at, "a length that ends within the message");
+        }
+        Ok((content, content + length as usize))
+    }
+
+    fn varints(&mut self, bytes: &[u8], mut at: usize) -> Result<(), Stop> {
+        while at < bytes.len() {
+            match varint(bytes, at) {
+                Some((_, end)) => at = end,
+                None => return self.stop(at, "a packed list of varints"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads any key: what to do with its field, and where the field's value begins.
+    #[inline(never)]
+    fn key(&mut self, kind: Kind, bytes: &[u8], at: usize) -> Result<(Op, usize), Stop> {
+        let (number, wire, content) = self.bare_key(bytes, at)?;
+        match (look(kind, number, wire), wire) {
+            (Err(expected), _) => self.stop(at, expected),
+            (Ok(OTHER), 0) => Ok((VARINT, content)),
+            (Ok(OTHER), 1) => Ok((FIXED64, content)),
+            (Ok(OTHER), 2) => Ok((BYTES, content)),
+            (Ok(OTHER), 3) => Ok((DONE, self.group(number, bytes, content)?)),
+            (Ok(OTHER), 5) => Ok((FIXED32, content)),
+            (Ok(OTHER), _) => self.stop(at, "a field, not the end of a group"),
+            (Ok(op), _) => Ok((op, content)),
+        }
+    }
+
+    /// Number, wire type, and where the value begins.
+    fn bare_key(&mut self, bytes: &[u8], at: usize) -> Result<(u64, u8, usize), Stop> {
+        let Some((key, content)) = varint(bytes, at) else {
+            return self.stop(at, "a field's key");
+        };
+        let (number, wire) = (key >> 3, (key & 7) as u8);
+        if number == 0 || key > u64::from(u32::MAX) {
+            return self.stop(at, "a field number from 1 to 536870911");
+        }
+        if wire > 5 {
+            return self.stop(at, "a wire type from 0 to 5");
+        }
+        Ok((number, wire, content))
+    }
+
+    /// Skips the group `number` whose first field begins at `at`.
+    fn group(&mut self, number: u64, bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
+        let mut open = vec![number];
+        while let Some(&innermost) = open.last() {
+            let (number, wire, content) = self.bare_key(bytes, at)?;
+            let op = match wire {
+                0 => VARINT,
+                1 => FIXED64,
+                2 => BYTES,
+                3 if open.len() == GROUPS_MAX => return self.stop(at, "at most 64 levels of groups"),
+                3 => {
+                    open.push(number);
+                    DONE
+                }
+                4 if number != innermost => return self.stop(at, "the end of the group that is open"),
+                4 => {
+                    open.pop();
+                    DONE
+                }
+                _ => FIXED32,
+            };
+            at = self.plain(op, bytes, content)?;
+        }
+        Ok(at)
+    }
+
+    /// Like [`Walk::field`], for the fields of a group, which are no messages.
+    fn plain(&mut self, op: Op, bytes: &[u8], at: usize) -> Result<usize, Stop> {
+        self.field(op, bytes, at, 0)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn stop<T>(&mut self, offset: usize, expected: &'static str) -> Result<T, Stop> {
+        self.fault = Some(Malformed { offset, expected });
+        Err(Stop)
+    }
+}
+
+/// Whether `bytes[start..end]` is UTF-8. Most strings are short and ASCII: that is seen eight bytes at a time.
+#[inline(always)]
+fn is_text(bytes: &[u8], start: usize, end: usize) -> bool {
+    let text = &bytes[start..end];
+    text.is_ascii() || is_utf8(text)
+}
+
+#[cold]
+#[inline(never)]
+fn is_utf8(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok()
+}

@@ -1,0 +1,288 @@
+//! OTLP's messages as tables: what each field must look like.
+//!
+//! Source: opentelemetry-proto 1.10 (`common`, `resource`, `logs`, `trace`, `metrics`, and the three `collector` services).
+//! A test compares the tables with `prost` field by field.
+
+use super::super::wire::{LENGTH, VARINT as VARINT_WIRE};
+
+/// What to do with a field: one of the constants below, or `MESSAGE +` the kind of the message in it.
+pub(super) type Op = u8;
+
+/// Not in the table of keys: an unknown field, a wrong wire type, a long key. The slow path looks again.
+pub(super) const OTHER: Op = 0;
+pub(super) const VARINT: Op = 1;
+pub(super) const FIXED64: Op = 2;
+pub(super) const FIXED32: Op = 3;
+pub(super) const BYTES: Op = 4;
+pub(super) const TEXT: Op = 5;
+/// Repeated numbers, packed; each may also come unpacked.
+pub(super) const FIXED64S: Op = 6;
+pub(super) const VARINTS: Op = 7;
+/// A field that the slow path has skipped.
+pub(super) const DONE: Op = 8;
+pub(super) const MESSAGE: Op = 16;
+
+/// A kind of message.
+pub(super) type Kind = u8;
+
+pub(super) const LOGS_REQUEST: Kind = 0;
+pub(super) const TRACES_REQUEST: Kind = 1;
+pub(super) const METRICS_REQUEST: Kind = 2;
+pub(super) const KEY_VALUE: Kind = 3;
+pub(super) const ANY_VALUE: Kind = 4;
+/// ArrayValue and KeyValueList: each a level of nesting.
+pub(super) const ARRAY: Kind = 5;
+pub(super) const MAP: Kind = 6;
+pub(super) const RESOURCE: Kind = 7;
+pub(super) const SCOPE: Kind = 8;
+/// The envelopes of resources, from here to [`RESOURCE_METRICS`].
+pub(super) const RESOURCE_LOGS: Kind = 9;
+const RESOURCE_SPANS: Kind = 10;
+pub(super) const RESOURCE_METRICS: Kind = 11;
+/// The envelopes of scopes, from here to [`SCOPE_METRICS`].
+pub(super) const SCOPE_LOGS: Kind = 12;
+const SCOPE_SPANS: Kind = 13;
+pub(super) const SCOPE_METRICS: Kind = 14;
+const ENTITY_REF: Kind = 15;
+const EVENT: Kind = 16;
+const LINK: Kind = 17;
+const STATUS: Kind = 18;
+pub(super) const METRIC: Kind = 19;
+/// The five kinds of data a metric may hold, from here to [`SUMMARY`].
+pub(super) const GAUGE: Kind = 20;
+const SUM: Kind = 21;
+const HISTOGRAM: Kind = 22;
+const EXPONENTIAL: Kind = 23;
+pub(super) const SUMMARY: Kind = 24;
+const BUCKETS: Kind = 25;
+const QUANTILE: Kind = 26;
+const EXEMPLAR: Kind = 27;
+/// From here on each message is a record.
+pub(super) const FIRST_RECORD: Kind = 28;
+const LOG_RECORD: Kind = 28;
+const SPAN: Kind = 29;
+const NUMBER_POINT: Kind = 30;
+const HISTOGRAM_POINT: Kind = 31;
+const EXPONENTIAL_POINT: Kind = 32;
+const SUMMARY_POINT: Kind = 33;
+const KINDS: usize = 34;
+
+/// The highest number of a field that OTLP has in these messages.
+const NUMBER_MAX: usize = 16;
+
+/// The fields that OTLP knows.
+const KNOWN: [(Kind, &[(usize, Op)]); KINDS] = [
+    (LOGS_REQUEST, &[(1, MESSAGE + RESOURCE_LOGS)]),
+    (TRACES_REQUEST, &[(1, MESSAGE + RESOURCE_SPANS)]),
+    (METRICS_REQUEST, &[(1, MESSAGE + RESOURCE_METRICS)]),
+    (KEY_VALUE, &[(1, TEXT), (2, MESSAGE + ANY_VALUE), (3, VARINT)]),
+    (
+        ANY_VALUE,
+        &[
+            (1, TEXT),
+            (2, VARINT),
+            (3, VARINT),
+            (4, FIXED64),
+            (5, MESSAGE + ARRAY),
+            (6, MESSAGE + MAP),
+            (7, BYTES),
+            (8, VARINT),
+        ],
+    ),
+    (ARRAY, &[(1, MESSAGE + ANY_VALUE)]),
+    (MAP, &[(1, MESSAGE + KEY_VALUE)]),
+    (RESOURCE, &[(1, MESSAGE + KEY_VALUE), (2, VARINT), (3, MESSAGE + ENTITY_REF)]),
+    (ENTITY_REF, &[(1, TEXT), (2, TEXT), (3, TEXT), (4, TEXT)]),
+    (SCOPE, &[(1, TEXT), (2, TEXT), (3, MESSAGE + KEY_VALUE), (4, VARINT)]),
+    (RESOURCE_LOGS, &[(1, MESSAGE + RESOURCE), (2, MESSAGE + SCOPE_LOGS), (3, TEXT)]),
+    (SCOPE_LOGS, &[(1, MESSAGE + SCOPE), (2, MESSAGE + LOG_RECORD), (3, TEXT)]),
+    (
+        LOG_RECORD,
+        &[
+            (1, FIXED64),
+            (2, VARINT),
+            (3, TEXT),
+            (5, MESSAGE + ANY_VALUE),
+            (6, MESSAGE + KEY_VALUE),
+            (7, VARINT),
+            (8, FIXED32),
+            (9, BYTES),
+            (10, BYTES),
+            (11, FIXED64),
+            (12, TEXT),
+        ],
+    ),
+    (RESOURCE_SPANS, &[(1, MESSAGE + RESOURCE), (2, MESSAGE + SCOPE_SPANS), (3, TEXT)]),
+    (SCOPE_SPANS, &[(1, MESSAGE + SCOPE), (2, MESSAGE + SPAN), (3, TEXT)]),
+    (
+        SPAN,
+        &[
+            (1, BYTES),
+            (2, BYTES),
+            (3, TEXT),
+            (4, BYTES),
+            (5, TEXT),
+            (6, VARINT),
+            (7, FIXED64),
+            (8, FIXED64),
+            (9, MESSAGE + KEY_VALUE),
+            (10, VARINT),
+            (11, MESSAGE + EVENT),
+            (12, VARINT),
+            (13, MESSAGE + LINK),
+            (14, VARINT),
+            (15, MESSAGE + STATUS),
+            (16, FIXED32),
+        ],
+    ),
+    (EVENT, &[(1, FIXED64), (2, TEXT), (3, MESSAGE + KEY_VALUE), (4, VARINT)]),
+    (LINK, &[(1, BYTES), (2, BYTES), (3, TEXT), (4, MESSAGE + KEY_VALUE), (5, VARINT), (6, FIXED32)]),
+    (STATUS, &[(2, TEXT), (3, VARINT)]),
+    (RESOURCE_METRICS, &[(1, MESSAGE + RESOURCE), (2, MESSAGE + SCOPE_METRICS), (3, TEXT)]),
+    (SCOPE_METRICS, &[(1, MESSAGE + SCOPE), (2, MESSAGE + METRIC), (3, TEXT)]),
+    (
+        METRIC,
+        &[
+            (1, TEXT),
+            (2, TEXT),
+            (3, TEXT),
+            (5, MESSAGE + GAUGE),
+            (7, MESSAGE + SUM),
+            (9, MESSAGE + HISTOGRAM),
+            (10, MESSAGE + EXPONENTIAL),
+            (11, MESSAGE + SUMMARY),
+            (12, MESSAGE + KEY_VALUE),
+        ],
+    ),
+    (GAUGE, &[(1, MESSAGE + NUMBER_POINT)]),
+    (SUM, &[(1, MESSAGE + NUMBER_POINT), (2, VARINT), (3, VARINT)]),
+    (HISTOGRAM, &[(1, MESSAGE + HISTOGRAM_POINT), (2, VARINT)]),
+    (EXPONENTIAL, &[(1, MESSAGE + EXPONENTIAL_POINT), (2, VARINT)]),
+    (SUMMARY, &[(1, MESSAGE + SUMMARY_POINT)]),
+    (
+        NUMBER_POINT,
+        &[
+            (2, FIXED64),
+            (3, FIXED64),
+            (4, FIXED64),
+            (5, MESSAGE + EXEMPLAR),
+            (6, FIXED64),
+            (7, MESSAGE + KEY_VALUE),
+            (8, VARINT),
+        ],
+    ),
+    (
+        HISTOGRAM_POINT,
+        &[
+            (2, FIXED64),
+            (3, FIXED64),
+            (4, FIXED64),
+            (5, FIXED64),
+            (6, FIXED64S),
+            (7, FIXED64S),
+            (8, MESSAGE + EXEMPLAR),
+            (9, MESSAGE + KEY_VALUE),
+            (10, VARINT),
+            (11, FIXED64),
+            (12, FIXED64),
+        ],
+    ),
+    (
+        EXPONENTIAL_POINT,
+        &[
+            (1, MESSAGE + KEY_VALUE),
+            (2, FIXED64),
+            (3, FIXED64),
+            (4, FIXED64),
+            (5, FIXED64),
+            (6, VARINT),
+            (7, FIXED64),
+            (8, MESSAGE + BUCKETS),
+            (9, MESSAGE + BUCKETS),
+            (10, VARINT),
+            (11, MESSAGE + EXEMPLAR),
+            (12, FIXED64),
+            (13, FIXED64),
+            (14, FIXED64),
+        ],
+    ),
+    (BUCKETS, &[(1, VARINT), (2, VARINTS)]),
+    (
+        SUMMARY_POINT,
+        &[
+            (2, FIXED64),
+            (3, FIXED64),
+            (4, FIXED64),
+            (5, FIXED64),
+            (6, MESSAGE + QUANTILE),
+            (7, MESSAGE + KEY_VALUE),
+            (8, VARINT),
+        ],
+    ),
+    (QUANTILE, &[(1, FIXED64), (2, FIXED64)]),
+    (EXEMPLAR, &[(2, FIXED64), (3, FIXED64), (4, BYTES), (5, BYTES), (6, FIXED64), (7, MESSAGE + KEY_VALUE)]),
+];
+
+/// By kind and number: the field's op, [`OTHER`] if OTLP does not know it.
+static BY_NUMBER: [[Op; NUMBER_MAX + 1]; KINDS] = by_number();
+/// By kind and first byte of the key: the same, if number and wire type stand in that byte and are right.
+pub(super) static BY_KEY: [[Op; 256]; KINDS] = by_key();
+
+const fn by_number() -> [[Op; NUMBER_MAX + 1]; KINDS] {
+    let mut table = [[OTHER; NUMBER_MAX + 1]; KINDS];
+    let mut kind = 0;
+    while kind < KINDS {
+        let (kind_at, fields) = KNOWN[kind];
+        let mut index = 0;
+        while index < fields.len() {
+            table[kind_at as usize][fields[index].0] = fields[index].1;
+            index += 1;
+        }
+        kind += 1;
+    }
+    table
+}
+
+const fn by_key() -> [[Op; 256]; KINDS] {
+    let mut table = [[OTHER; 256]; KINDS];
+    let numbers = by_number();
+    let mut kind = 0;
+    while kind < KINDS {
+        // A key of more than 7 bits has its high bit set in the first byte.
+        let mut key = 8;
+        while key < 128 {
+            table[kind][key] = match on_wire(numbers[kind][key >> 3], (key & 7) as u8) {
+                Some(op) => op,
+                None => OTHER,
+            };
+            key += 1;
+        }
+        kind += 1;
+    }
+    table
+}
+
+/// The op of a field that OTLP knows, as it stands on the wire; `None` if the wire type is wrong.
+const fn on_wire(op: Op, wire: u8) -> Option<Op> {
+    match (op, wire) {
+        (FIXED64S, 1) => Some(FIXED64),
+        (VARINTS, VARINT_WIRE) => Some(VARINT),
+        (VARINT, VARINT_WIRE) | (FIXED64, 1) | (FIXED32, 5) => Some(op),
+        (BYTES | TEXT | FIXED64S | VARINTS | MESSAGE.., LENGTH) => Some(op),
+        _ => None,
+    }
+}
+
+/// The op of field `number`: `Ok(OTHER)` if OTLP does not know it, `Err` (what was expected) if the wire type is wrong.
+pub(super) fn look(kind: Kind, number: u64, wire: u8) -> Result<Op, &'static str> {
+    let op = usize::try_from(number).ok().and_then(|number| BY_NUMBER[kind as usize].get(number));
+    let Some(&op) = op.filter(|op| **op != OTHER) else { return Ok(OTHER) };
+    on_wire(op, wire).ok_or(match op {
+        VARINT => "wire type 0 (varint) for this field",
+        FIXED64 => "wire type 1 (64 bits) for this field",
+        FIXED32 => "wire type 5 (32 bits) for this field",
+        FIXED64S => "wire type 2 (packed) or 1 (64 bits) for this field",
+        VARINTS => "wire type 2 (packed) or 0 (varint) for this field",
+        _ => "wire type 2 (length-delimited) for this field",
+    })
+}

@@ -1,0 +1,277 @@
+//! A component that does on purpose what a plugin may not, and a few things that it may.
+//!
+//! The setting `{"mode": "..."}` chooses what a call does. What it asks for stands in [`MANIFEST`], which the tests
+//! of the host patch in the finished component, so that one guest serves for all manifests.
+
+wit_bindgen::generate!({ path: "../../../wit/v0.1", world: "plugin" });
+
+use exports::trommel::plugin::lifecycle::{Guest as Lifecycle, Manifest};
+use exports::trommel::plugin::processor::Guest as Processor;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
+use trommel::plugin::types::{Hits, Level, Places, Signal, TextColumn};
+use trommel::plugin::{alerts, batch, host, series, store};
+
+/// `name;reads;writes;needs;`, filled up with `.`: always 320 bytes.
+#[used]
+static MANIFEST: [u8; 320] = padded(
+    "MANIFEST hostile;body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw;body name severity item:* resource:* drop route raw;;",
+);
+
+const fn padded(text: &str) -> [u8; 320] {
+    let mut all = [b'.'; 320];
+    let mut at = 0;
+    while at < text.len() {
+        all[at] = text.as_bytes()[at];
+        at += 1;
+    }
+    all
+}
+
+static SETTINGS: OnceLock<String> = OnceLock::new();
+static PATTERNS: AtomicU32 = AtomicU32::new(0);
+static CALLS: AtomicU32 = AtomicU32::new(0);
+static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+const ALL: Places = Places::all();
+
+/// The text of a setting: `"key": "value"`, without escapes other than `\\` and `\"`.
+fn setting(key: &str) -> Option<String> {
+    let json = SETTINGS.get()?;
+    let after = &json[json.find(&format!("\"{key}\""))? + key.len() + 2..];
+    let value = after.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    let mut text = String::new();
+    let mut chars = value.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(text),
+            '\\' => text.push(chars.next()?),
+            other => text.push(other),
+        }
+    }
+}
+
+fn mode() -> String {
+    setting("mode").unwrap_or_default()
+}
+
+struct Hostile;
+
+impl Lifecycle for Hostile {
+    fn describe() -> Manifest {
+        // Read as volatile bytes: the tests patch them.
+        let bytes: Vec<u8> = (0..MANIFEST.len()).map(|at| std::hint::black_box(&MANIFEST)[at]).collect();
+        let text = String::from_utf8(bytes).unwrap();
+        let mut parts = text.trim_start_matches("MANIFEST ").split(';');
+        let mut next = || parts.next().unwrap_or_default().to_string();
+        let words = |part: String| part.split_whitespace().map(String::from).collect();
+        Manifest {
+            name: next(),
+            version: "0.1.0".into(),
+            signals: vec![Signal::Logs, Signal::Traces, Signal::Metrics],
+            reads: words(next()),
+            writes: words(next()),
+            needs: words(next()),
+            window_seconds: 0,
+        }
+    }
+
+    fn configure(json: String) -> Result<(), String> {
+        SETTINGS.set(json).map_err(|_| "configured twice")?;
+        match mode().as_str() {
+            "bad-settings" => return Err("`ratio` is missing".into()),
+            "configure-loop" => spin(),
+            "configure-reads" => {
+                batch::severities();
+            }
+            "explode-pattern" => {
+                host::compile(&[r"(?:(?:\w{50}){50}){20}".into()])?;
+            }
+            "many-patterns" => {
+                host::compile(&vec![String::from("a"); 65])?;
+            }
+            "long-pattern" => {
+                host::compile(&["a".repeat(1025)])?;
+            }
+            "many-sets" => {
+                for _ in 0..17 {
+                    host::compile(&["a".into()])?;
+                }
+            }
+            "wrong-pattern" => {
+                host::compile(&["fine".into(), "(open".into()])?;
+            }
+            _ => {}
+        }
+        if let Some(pattern) = setting("pattern") {
+            let patterns: Vec<String> = pattern.split('\n').map(String::from).collect();
+            PATTERNS.store(host::compile(&patterns)?, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Processor for Hostile {
+    fn process() -> Result<(), String> {
+        CALLS.fetch_add(1, Relaxed);
+        let patterns = PATTERNS.load(Relaxed);
+        match mode().as_str() {
+            "loop" => spin(),
+            // Loops while a record with a body that holds `text` is there.
+            "loop-on" if sees_poison() => spin(),
+            "trap" => panic!("on purpose"),
+            "trap-on" if sees_poison() => panic!("on purpose"),
+            "trap-late" => {
+                edit_all();
+                panic!("after the edits");
+            }
+            "error-late" => {
+                edit_all();
+                return Err("changed its mind\nand\u{1b}[31m shouts".into());
+            }
+            "balloon" => loop {
+                KEPT.lock().unwrap().push(std::hint::black_box(vec![1u8; 1 << 20]));
+            },
+            "balloon-tables" => deep(0),
+            "search10000" => {
+                for _ in 0..10_000 {
+                    std::hint::black_box(batch::search(patterns, ALL));
+                }
+            }
+            "texts10000" => {
+                for _ in 0..10_000 {
+                    std::hint::black_box(batch::packed_texts(ALL));
+                }
+            }
+            "search" => {
+                let hits = batch::search(patterns, ALL);
+                host::count("hits", hits.texts.len() as u32);
+                for text in batch::matches(ALL, &hits) {
+                    host::log(host::LogLevel::Info, &text);
+                }
+            }
+            "redact" => {
+                let number = batch::search_and_replace(patterns, ALL, &["[redacted]".into()]);
+                host::count("redacted", number);
+            }
+            "forge-identity-set" => {
+                let rows: Vec<u32> = (0..batch::rows(Level::Resource)).collect();
+                let index = vec![0; rows.len()];
+                batch::set_text_attribute(
+                    Level::Resource,
+                    &setting("key").unwrap_or("tenant.id".into()),
+                    &TextColumn { rows, index, strings: vec!["victim".into()] },
+                );
+            }
+            "forge-identity-remove" => batch::remove_attribute(Level::Resource, "tenant.id"),
+            "forge-identity-splice" => {
+                let raw = batch::raw();
+                let own = setting("own").unwrap_or_default();
+                let at = (0..raw.len().saturating_sub(own.len())).find(|at| raw[*at..].starts_with(own.as_bytes()));
+                let at = at.ok_or("the own tenant is not in raw")? as u32;
+                batch::splice(&[at], &[own.len() as u32], &[b"victim".to_vec()]);
+            }
+            "bad-splice" => batch::splice(&[0], &[1], &[vec![0xff]]),
+            "output-flood" => {
+                let items: Vec<u32> = (0..batch::rows(Level::Item)).collect();
+                for at in 0..1000 {
+                    batch::set_text_attribute(
+                        Level::Item,
+                        &format!("flood.{at}"),
+                        &TextColumn { index: vec![0; items.len()], rows: items.clone(), strings: vec!["x".repeat(10_000)] },
+                    );
+                }
+            }
+            "hostcall-flood" => host::log(host::LogLevel::Info, &"x".repeat(8 << 20)),
+            "log-flood" => {
+                for at in 0..10_000 {
+                    host::log(host::LogLevel::Info, &format!("line {at} {}", "x".repeat(100)));
+                }
+            }
+            "log-long" => host::log(host::LogLevel::Warn, &format!("a\nb\u{1b}[2J{}", "y".repeat(10_000))),
+            "print" => {
+                host::print(b"first ");
+                host::print(b"line\nsecond");
+                host::print(b" line, no end");
+            }
+            "name-flood" => {
+                for at in 0..1000 {
+                    host::count(&format!("name{at}"), 1);
+                }
+            }
+            "drop-even" => {
+                let items: Vec<u32> = (0..batch::rows(Level::Item)).step_by(2).collect();
+                batch::drop(&items);
+                host::count("dropped", items.len() as u32);
+                host::gauge("last", items.len() as f64);
+            }
+            "undeclared-alert" => alerts::resolve("key"),
+            "undeclared-series" => series::add("key", 1.0),
+            "undeclared-store" => {
+                store::get("key");
+            }
+            "bad-row" => batch::drop(&[batch::rows(Level::Item)]),
+            "bad-range" => {
+                let hits = Hits { texts: vec![0], patterns: vec![0], starts: vec![0], ends: vec![u32::MAX] };
+                batch::replace(ALL, &hits, &["x".into()]);
+            }
+            "bad-lists" => {
+                let hits = Hits { texts: vec![0, 1], patterns: vec![0], starts: vec![], ends: vec![1] };
+                batch::replace(ALL, &hits, &["x".into()]);
+            }
+            "bad-set" => {
+                batch::search(99, ALL);
+            }
+            "late-compile" => {
+                host::compile(&["a".into()])?;
+            }
+            "read-attribute" => {
+                batch::text_attribute(Level::Item, &setting("key").unwrap_or_default());
+            }
+            "write-attribute" => batch::remove_attribute(Level::Item, &setting("key").unwrap_or_default()),
+            "read-bodies" => {
+                batch::texts(Places::BODY);
+            }
+            "hash" => {
+                let hits = batch::search(patterns, Places::BODY);
+                batch::hash(Places::BODY, &hits, &setting("secret").unwrap_or_default());
+            }
+            "limit" => {
+                let passed = host::limit("key", 10, 1.0, 15);
+                host::count("passed", passed);
+            }
+            "clock" => {
+                host::count("now", host::now() as u32);
+                assert!(host::random() != host::random());
+            }
+            "remember" => host::count("calls", CALLS.load(Relaxed)),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn sees_poison() -> bool {
+    let poison = setting("text").unwrap_or("poison".into());
+    batch::texts(Places::BODY).iter().any(|text| text.contains(&poison))
+}
+
+fn edit_all() {
+    let items: Vec<u32> = (0..batch::rows(Level::Item)).collect();
+    batch::drop(&items);
+    host::count("edits", 1);
+}
+
+fn spin() -> ! {
+    loop {
+        std::hint::black_box(0);
+    }
+}
+
+#[allow(unconditional_recursion, reason = "it is the fault that is tried")]
+fn deep(n: u64) {
+    deep(std::hint::black_box(n + 1));
+    std::hint::black_box(n);
+}
+
+export!(Hostile);
