@@ -10,6 +10,10 @@ pub mod plain {
         export_macro_name: "export_plugin",
         default_bindings_module: "trommel_sdk::__rt::plain",
         additional_derives: [PartialEq, Clone],
+        additional_type_attributes: {
+            "trommel:plugin/types@0.1.0/level": [#[derive(Hash)]],
+            "trommel:plugin/types@0.1.0/signal": [#[derive(Hash)]],
+        },
     });
 }
 

@@ -43,10 +43,16 @@ impl TextColumn {
     }
 }
 
+impl Default for TextColumn {
+    fn default() -> TextColumn {
+        TextColumn { rows: Vec::new(), index: Vec::new(), strings: Vec::new() }
+    }
+}
+
 /// Equal values are sent once.
 impl<S: AsRef<str>> FromIterator<(u32, S)> for TextColumn {
     fn from_iter<I: IntoIterator<Item = (u32, S)>>(rows_and_values: I) -> TextColumn {
-        let mut column = TextColumn { rows: Vec::new(), index: Vec::new(), strings: Vec::new() };
+        let mut column = TextColumn::default();
         let mut numbers = HashMap::<String, u32>::new();
         for (row, value) in rows_and_values {
             let value = value.as_ref();
@@ -82,10 +88,25 @@ macro_rules! value_column {
             }
         }
 
+        impl Default for $column {
+            fn default() -> $column {
+                $column { rows: Vec::new(), values: Vec::new() }
+            }
+        }
+
         impl FromIterator<(u32, $value)> for $column {
             fn from_iter<I: IntoIterator<Item = (u32, $value)>>(rows_and_values: I) -> $column {
                 let (rows, values) = rows_and_values.into_iter().unzip();
                 $column { rows, values }
+            }
+        }
+
+        impl Extend<(u32, $value)> for $column {
+            fn extend<I: IntoIterator<Item = (u32, $value)>>(&mut self, rows_and_values: I) {
+                for (row, value) in rows_and_values {
+                    self.rows.push(row);
+                    self.values.push(value);
+                }
             }
         }
     };

@@ -1,0 +1,230 @@
+//! The host's side of the WIT: what a call may do, charged and checked.
+//!
+//! Each host function charges the meter, looks into the rights, and acts on the call at hand. A wrong use is noted:
+//! the guest goes on with an empty answer, and the call fails at its end with the first note, so that its instance
+//! lives on. Only what is over a limit stops the guest on the spot.
+
+mod batch;
+mod common;
+
+use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
+use super::logs::{PluginLog, printable};
+use super::patterns::PatternSet;
+use super::rights::Need;
+use super::{Effects, Shared};
+use crate::batch::{Call, Fault, Places};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the guest is asked for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Describe,
+    Configure,
+    Process,
+}
+
+/// What an instance keeps on the host's side, and the call at hand.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) shared: Arc<Shared>,
+    pub(super) memory: MemoryLimit,
+    pub(super) phase: Phase,
+    /// Only while `process` runs.
+    pub(super) call: Option<Call>,
+    pub(super) meter: Meter,
+    /// Edits of this call may have so many bytes.
+    pub(super) output_bytes_max: usize,
+    pub(super) effects: Effects,
+    /// The first wrong use of this call.
+    pub(super) fault: Option<String>,
+    /// Why the host stopped this call.
+    pub(super) stop: Option<Stop>,
+    pub(super) now_ns: u64,
+    sets: Vec<Arc<PatternSet>>,
+    sets_bytes: usize,
+    /// The line that `print` began.
+    printed: Vec<u8>,
+    random: u64,
+}
+
+impl State {
+    pub(super) fn new(shared: Arc<Shared>) -> State {
+        let memory = MemoryLimit::new(shared.settings.limits.memory);
+        State {
+            shared,
+            memory,
+            phase: Phase::Describe,
+            call: None,
+            meter: Meter::new(Duration::ZERO, 0, 0),
+            output_bytes_max: 0,
+            effects: Effects::default(),
+            fault: None,
+            stop: None,
+            now_ns: 0,
+            sets: Vec::new(),
+            sets_bytes: 0,
+            printed: Vec::new(),
+            random: seed(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, phase: Phase, call: Option<Call>, cpu_limit: Duration, bytes: usize, now_ns: u64) {
+        let patterns_max = self.sets.iter().map(|set| set.len()).max().unwrap_or(0);
+        self.meter = Meter::new(cpu_limit, bytes, patterns_max);
+        self.output_bytes_max = self.shared.settings.limits.output(bytes);
+        self.phase = phase;
+        self.call = call;
+        self.now_ns = now_ns;
+        self.fault = None;
+        self.stop = None;
+        self.memory.was_refused = false;
+    }
+
+    /// Ends the call for the host: what was printed is written, effects are handed out.
+    pub(super) fn end(&mut self) -> (Option<Call>, Effects) {
+        self.flush_print();
+        (self.call.take(), std::mem::take(&mut self.effects))
+    }
+
+    /// A host function that reads. `allow` names the right that is missing; `size` is what it hands over.
+    fn read<T: Default>(
+        &mut self,
+        name: &'static str,
+        allow: impl FnOnce(&Shared) -> Result<(), Missing>,
+        work: impl FnOnce(&mut Call, &mut Meter) -> Result<T, Failure>,
+        size: impl FnOnce(&T) -> usize,
+    ) -> wasmtime::Result<T> {
+        self.charge(CALL_COST)?;
+        // The call has failed already: the rest of it is for nothing.
+        if self.fault.is_some() {
+            return Ok(T::default());
+        }
+        if let Err(missing) = allow(&self.shared) {
+            return Ok(self.note(format!("{name}: {missing}")));
+        }
+        let Some(call) = &mut self.call else {
+            return Ok(self.note(format!("{name}: works inside `process` only")));
+        };
+        match work(call, &mut self.meter) {
+            Ok(value) => {
+                self.charge(size(&value) as u64)?;
+                Ok(value)
+            }
+            Err(Failure::Fault(fault)) => Ok(self.note(format!("{name}: {fault}"))),
+            Err(Failure::Stop(stop)) => Err(self.stopped(stop)),
+        }
+    }
+
+    /// A host function that edits. `size` is what it was handed.
+    fn edit<T: Default>(
+        &mut self,
+        name: &'static str,
+        allow: impl FnOnce(&Shared) -> Result<(), Missing>,
+        size: usize,
+        work: impl FnOnce(&mut Call, &mut Meter) -> Result<T, Failure>,
+    ) -> wasmtime::Result<T> {
+        self.charge(size as u64)?;
+        let value = self.read(name, allow, work, |_| 0)?;
+        let bytes = self.call.as_ref().map_or(0, Call::edit_bytes);
+        if bytes > self.output_bytes_max {
+            let text = format!("{name}: the edits of the call take more than {} bytes", self.output_bytes_max);
+            return Err(self.stopped(Stop::Output(text)));
+        }
+        Ok(value)
+    }
+
+    fn charge(&mut self, work: u64) -> wasmtime::Result<()> {
+        self.meter.charge(work).map_err(|stop| self.stopped(stop))
+    }
+
+    /// Notes the reason and gives the error that stops the guest.
+    pub(super) fn stopped(&mut self, stop: Stop) -> wasmtime::Error {
+        self.stop.get_or_insert_with(|| stop.clone());
+        wasmtime::Error::new(stop)
+    }
+
+    /// Notes a wrong use; the first counts.
+    fn note<T: Default>(&mut self, fault: String) -> T {
+        self.fault.get_or_insert_with(|| printable(&fault, 1024));
+        T::default()
+    }
+
+    fn set(&self, number: u32) -> Result<Arc<PatternSet>, String> {
+        let set = self.sets.get(number as usize).cloned();
+        set.ok_or_else(|| format!("there is no pattern set {number}; `host.compile` made {}", self.sets.len()))
+    }
+
+    fn flush_print(&mut self) {
+        if !self.printed.is_empty() {
+            let line = std::mem::take(&mut self.printed);
+            self.log().write(super::logs::LogLevel::Info, &String::from_utf8_lossy(&line), self.now_ns);
+        }
+    }
+
+    fn log(&self) -> &PluginLog {
+        &self.shared.log
+    }
+}
+
+/// Why a host function did nothing.
+enum Failure {
+    Fault(String),
+    Stop(Stop),
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Failure {
+        Failure::Fault(fault.0)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(fault: String) -> Failure {
+        Failure::Fault(fault)
+    }
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Failure {
+        Failure::Stop(stop)
+    }
+}
+
+/// A right that the manifest does not have.
+struct Missing {
+    word: String,
+    list: &'static str,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` is not in `{}` of the manifest", self.word, self.list)
+    }
+}
+
+fn free(_: &Shared) -> Result<(), Missing> {
+    Ok(())
+}
+
+fn reads(need: Need<'_>) -> impl FnOnce(&Shared) -> Result<(), Missing> {
+    move |shared| shared.reads.check(need).map_err(|word| Missing { word, list: "reads" })
+}
+
+fn writes(need: Need<'_>) -> impl FnOnce(&Shared) -> Result<(), Missing> {
+    move |shared| shared.writes.check(need).map_err(|word| Missing { word, list: "writes" })
+}
+
+fn reads_places(places: Places) -> impl FnOnce(&Shared) -> Result<(), Missing> {
+    move |shared| shared.reads.check_places(places).map_err(|word| Missing { word, list: "reads" })
+}
+
+fn writes_places(places: Places) -> impl FnOnce(&Shared) -> Result<(), Missing> {
+    move |shared| shared.writes.check_places(places).map_err(|word| Missing { word, list: "writes" })
+}
+
+/// Different for each instance; not for secrets.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
