@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn build() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for watched in ["plugins", "sdk/rust", "tests/guests"] {
+    for watched in ["plugins", "sdk/rust", "tests/guests", "wit"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let plugins = crates_below(&root.join("plugins"))?;

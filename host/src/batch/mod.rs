@@ -13,6 +13,8 @@ mod part;
 mod piece;
 mod request;
 mod splice;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod walk;
 mod wire;

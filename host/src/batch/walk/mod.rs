@@ -5,7 +5,7 @@
 //! two readers could see different points in one metric).
 //! A string that is not UTF-8 is no fault: its place is noted, and [`super::Request::check`] mends it.
 
-mod schema;
+pub(super) mod schema;
 
 use super::request::Resource;
 use super::wire::varint;
@@ -34,13 +34,8 @@ pub(super) fn walk(signal: Signal, bytes: &[u8]) -> Result<Found, Malformed> {
     if u32::try_from(bytes.len()).is_err() {
         return Err(Malformed { offset: 0, expected: "less than 4 GiB" });
     }
-    let kind = match signal {
-        Signal::Logs => LOGS_REQUEST,
-        Signal::Traces => TRACES_REQUEST,
-        Signal::Metrics => METRICS_REQUEST,
-    };
     let mut walk = Walk { found: Found::default(), data: 0, heads: [false; 2], fault: None };
-    match walk.request(kind, bytes) {
+    match walk.request(schema::request(signal), bytes) {
         Ok(()) => Ok(walk.found),
         Err(Stop) => Err(walk.fault.expect("whoever stops the walk says why")),
     }

@@ -354,10 +354,11 @@ impl Item<'_> {
 
     fn integer<E: de::Error>(mut self, number: i128, found: Unexpected<'_>) -> Result<(), E> {
         self.writer.check()?;
-        if self.write_integer(number).is_none() {
-            return Err(E::invalid_value(found, &self));
+        match (self.write_integer(number), self.kind) {
+            (Some(()), _) => Ok(()),
+            (None, Kind::Bool | Kind::Message(_)) => Err(E::invalid_type(found, &self)),
+            (None, _) => Err(E::invalid_value(found, &self)),
         }
-        Ok(())
     }
 
     /// `None` where it does not fit, or where no integer belongs.
