@@ -5,6 +5,7 @@ use super::ports::read_client_tls;
 use super::read::{Table, choice, duration, secret, text};
 use crate::sinks::{Settings, otlp};
 use crate::streams;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -59,14 +60,13 @@ fn read_otlp(table: Table<'_>) -> Option<otlp::Settings> {
         headers,
         compression: table.optional("compression", choice(COMPRESSIONS)).unwrap_or(otlp::Compression::Gzip),
         tls: table.table("tls").map(read_client_tls).unwrap_or_default(),
-        timeout: table.optional("timeout", duration).unwrap_or(Duration::from_secs(10)),
     };
-    table.finish(&["type", "endpoint", "protocol", "headers", "compression", "tls", "timeout"]);
+    table.finish(&["type", "endpoint", "protocol", "headers", "compression", "tls"]);
     Some(settings)
 }
 
-fn read_headers(table: Table<'_>) -> Vec<(String, crate::telemetry::Secret)> {
-    let mut headers = Vec::new();
+fn read_headers(table: Table<'_>) -> BTreeMap<String, crate::telemetry::Secret> {
+    let mut headers = BTreeMap::new();
     for (name, at, _) in table.all() {
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             table.reader.fault(*at, &table.path(name), "is no header name", "letters, digits and hyphens");
@@ -77,7 +77,7 @@ fn read_headers(table: Table<'_>) -> Vec<(String, crate::telemetry::Secret)> {
             table.fault(name, "has a character that a header cannot hold", "printable ASCII on one line");
             continue;
         }
-        headers.push((name.to_ascii_lowercase(), value));
+        headers.insert(name.to_ascii_lowercase(), value);
     }
     headers
 }
