@@ -6,11 +6,14 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 /// Compares the walk with `prost` on any bytes.
-fn compare(signal: Signal, bytes: &[u8]) {
+pub(super) fn compare(signal: Signal, bytes: &[u8]) {
     let checked = Request::check(signal, Bytes::copy_from_slice(bytes));
     let reference = Decoded::decode(signal, bytes);
     match checked {
         Ok(request) => {
+            if reference.is_ok() {
+                assert_eq!(request.mended, 0, "prost reads these strings as they are\n{bytes:?}");
+            }
             let reference = Decoded::decode(signal, &request.bytes);
             if reference.as_ref().is_err_and(|error| error.to_string().contains("recursion limit")) {
                 return;

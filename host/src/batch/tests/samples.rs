@@ -528,3 +528,21 @@ fn unknown(dice: &mut Dice<'_>, out: &mut Vec<u8>, depth: u8) {
         }
     }
 }
+
+/// A KeyValue with a text, in wire form.
+pub(super) fn kv(key: &str, text: &str) -> Vec<u8> {
+    let value = Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
+    KeyValue { key: key.to_owned(), value, key_strindex: 0 }.encode_to_vec()
+}
+
+/// The text attributes of each resource of a logs request, one line each; `-` where there is no Resource.
+pub(super) fn resource_attributes(bytes: &[u8]) -> Vec<String> {
+    let request = ExportLogsServiceRequest::decode(bytes).unwrap();
+    let text = |attribute: &KeyValue| match &attribute.value {
+        Some(AnyValue { value: Some(Value::StringValue(text)) }) => format!("{}={text}", attribute.key),
+        other => format!("{}: {other:?}", attribute.key),
+    };
+    let line = |resource: &Resource| resource.attributes.iter().map(text).collect::<Vec<_>>().join(" ");
+    let resources = request.resource_logs.iter();
+    resources.map(|one| one.resource.as_ref().map_or_else(|| "-".to_owned(), line)).collect()
+}
