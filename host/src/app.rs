@@ -4,18 +4,18 @@ use crate::batch::{Signal, TenantId};
 use crate::config::Config;
 use crate::console::{self, Console};
 use crate::demo;
-use crate::journal::{Followed, Journal, SinkId};
-use crate::pipeline::{self, Pipeline, deliver};
+use crate::journal::{self, Followed, Journal, SinkId};
+use crate::pipeline::{self, Pipeline, Slot, deliver};
 use crate::receivers::{self, Listeners, Receiver};
-use crate::sandbox::Sandbox;
+use crate::sandbox::{self, Plugin, Sandbox};
 use crate::sinks::{self, Sink};
 use crate::streams::Streams;
 use crate::telemetry::{Metrics, Secret};
-use crate::tenants::{self, Credential, Names, Proof, Rights, Tenants, Who};
+use crate::tenants::{Credential, Names, Proof, Rights, Tenants, Who};
 use anyhow::{Context, Result};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -40,7 +40,8 @@ pub struct App {
     pub http: Option<SocketAddr>,
     pub console: Option<SocketAddr>,
     journal: Arc<Journal>,
-    pipeline: Arc<Pipeline>,
+    pipeline: Pipeline,
+    plugins: Arc<Plugins>,
     streams: Option<Arc<Streams>>,
     /// No new requests.
     stop_receiving: CancellationToken,
@@ -88,21 +89,18 @@ impl App {
         let metrics = Metrics::new();
         let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
-        let journal = Journal::open(&config.journal, &names, crate::journal::system_clock(), &metrics);
+        let journal = Journal::open(&config.journal, &names, journal::system_clock(), &metrics);
         let streams = open_streams(&config, &metrics)?;
         let sinks = open_sinks(&config, streams.as_ref())?;
-        let sandbox = Sandbox::open(Some(config.data.join("compiled")), metrics.clone())?;
-        let sandbox = Arc::new(sandbox);
-        let pipeline = Pipeline::open(
-            pipeline::Settings {
-                pipelines: config.pipelines.clone(),
-                plugins: config.plugins.clone(),
-                sinks: names.clone(),
-                identity: config.tenants.attributes.clone(),
-                record_bytes_max: config.record_bytes_max,
-            },
-            pipeline::Parts { tenants: tenants.clone(), journal: journal.clone(), sandbox: sandbox.clone(), metrics: metrics.clone() },
-        );
+        let sandbox = Arc::new(Sandbox::open(Some(config.data.join("compiled")), metrics.clone())?);
+        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
+        let settings = pipeline::Settings {
+            record_bytes_max: config.record_bytes_max,
+            ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
+        };
+        let (clock, parts) = (journal::system_clock(), (tenants.clone(), journal.clone()));
+        let pipeline = Pipeline::open(settings, &plugins.slots(), names, parts.0, parts.1, clock, metrics.clone());
+        let pipeline = pipeline.map_err(anyhow::Error::msg)?;
 
         let mut app = App {
             grpc: listeners.grpc.as_ref().and_then(|listener| listener.socket.local_addr().ok()),
@@ -110,6 +108,7 @@ impl App {
             console: console_port.as_ref().and_then(|port| port.0.local_addr().ok()),
             journal,
             pipeline,
+            plugins,
             streams,
             stop_receiving: CancellationToken::new(),
             receiving: JoinSet::new(),
@@ -119,9 +118,9 @@ impl App {
             serving: JoinSet::new(),
             demonstration: JoinSet::new(),
         };
-        app.keep_time(sandbox, tenants.clone());
-        app.load_plugins();
-        app.follow();
+        app.keep_time(sandbox.clone(), tenants.clone());
+        app.load_plugins(sandbox);
+        app.follow(&config);
         app.deliver(sinks, &config, &metrics);
         if let (Some((socket, tls)), Some(settings)) = (console_port, &config.console) {
             app.serve_console(socket, tls, settings, tenants.clone(), metrics.clone());
@@ -144,9 +143,6 @@ impl App {
             tracing::warn!("the sinks were not drained in time; what is left is counted as expired");
         }
         self.delivering.shutdown().await;
-        for (number, _) in self.pipeline.sinks().iter().enumerate() {
-            self.journal.expire_rest(SinkId(number as u16), "stopped");
-        }
         self.stop_serving.cancel();
         let served = tokio::time::timeout(ANSWER_MAX, async { while self.serving.join_next().await.is_some() {} });
         let _ = served.await;
@@ -155,7 +151,7 @@ impl App {
             streams.close().await;
         }
         self.journal.close();
-        self.journal.ledger().snapshot().unaccounted().iter().map(|line| format!("{line:?}")).collect()
+        self.journal.ledger.snapshot().unaccounted().iter().map(|line| format!("{line:?}")).collect()
     }
 
     /// Sends demonstration traffic until the collector stops.
@@ -188,16 +184,27 @@ impl App {
     }
 
     /// Loading compiles, which takes a while the first time: receivers answer meanwhile, and refuse what needs a guard.
-    fn load_plugins(&mut self) {
-        let pipeline = self.pipeline.clone();
-        self.serving.spawn(async move { pipeline.load_plugins().await });
+    fn load_plugins(&mut self, sandbox: Arc<Sandbox>) {
+        let (plugins, pipeline) = (self.plugins.clone(), self.pipeline.clone());
+        self.serving.spawn(async move {
+            for number in 0..plugins.settings.len() {
+                let (loading, sandbox) = (plugins.clone(), sandbox.clone());
+                let loaded = tokio::task::spawn_blocking(move || loading.load(number, &sandbox)).await;
+                if loaded.is_err() {
+                    tracing::error!(plugin = plugins.settings[number].name, "loading the plugin panicked");
+                }
+                if let Err(error) = pipeline.promote(&plugins.slots()) {
+                    tracing::error!(error, "the pipelines cannot take the plugin");
+                }
+            }
+        });
     }
 
     /// Every committed entry, in order, to the live tails.
-    fn follow(&mut self) {
-        let Some(streams) = self.streams.clone() else { return };
-        let sink = self.pipeline.sinks().iter().position(|name| self.pipeline.is_streams(name)).map(|number| SinkId(number as u16));
-        let mut follower = self.journal.follow(sink);
+    fn follow(&mut self, config: &Config) {
+        let is_streams = |(_, sink): &(String, sinks::Settings)| matches!(sink, sinks::Settings::Streams(_));
+        let (Some(streams), Some(number)) = (self.streams.clone(), config.sinks.iter().position(is_streams)) else { return };
+        let mut follower = self.journal.follow(Some(SinkId(number as u16)));
         let stop = self.stop_serving.clone();
         self.serving.spawn(async move {
             loop {
@@ -207,18 +214,19 @@ impl App {
                 };
                 match followed {
                     Followed::Entry(entry) => streams.publish(&entry),
-                    Followed::Hole { .. } => streams.lose(&followed),
-                    Followed::Closed => return,
+                    Followed::Hole { first, until } => {
+                        tracing::warn!(records = until - first, "live tails were too slow for the journal");
+                    }
                 }
             }
         });
     }
 
     fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
-        for (number, (sink, (name, settings))) in sinks.into_iter().zip(&config.sinks).enumerate() {
+        for (number, (sink, (name, _))) in sinks.into_iter().zip(&config.sinks).enumerate() {
             let cursor = self.journal.cursor(SinkId(number as u16));
-            let settings = deliver::Settings::of(name, settings);
-            self.delivering.spawn(deliver::run(sink, cursor, settings, metrics.clone(), self.stop_delivering.clone()));
+            let settings = deliver::Settings { drain_for: DRAIN_MAX, ..deliver::Settings::default() };
+            self.delivering.spawn(deliver::run(name.clone(), sink, cursor, settings, metrics.clone(), self.stop_delivering.clone()));
         }
     }
 
@@ -248,14 +256,14 @@ impl App {
         tenants: Arc<Tenants>,
         metrics: Metrics,
     ) {
-        let (journal, of_plugins, of_ready, streams) = (self.journal.clone(), self.pipeline.clone(), self.pipeline.clone(), self.streams.clone());
+        let (journal, plugins, pipeline, streams) = (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
         let shown = Console {
             tenants,
             streams: streams.clone(),
             metrics: metrics.clone(),
-            ledger: Arc::new(move || serde_json::to_value(journal.ledger().snapshot()).unwrap_or_default()),
-            plugins: Arc::new(move || of_plugins.plugins()),
-            not_ready: Arc::new(move || not_ready(&of_ready, streams.as_deref())),
+            ledger: Arc::new(move || serde_json::to_value(journal.ledger.snapshot()).unwrap_or_default()),
+            plugins: Arc::new(move || plugins.shown()),
+            not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
             stop: self.stop_serving.clone(),
         };
         self.serving.spawn(console::serve(socket, tls, shown, settings.clone(), self.stop_serving.clone()));
@@ -264,8 +272,8 @@ impl App {
 
 /// What is not ready, in words.
 fn not_ready(pipeline: &Pipeline, streams: Option<&Streams>) -> Vec<String> {
-    let mut missing = pipeline.not_ready();
-    missing.extend(streams.and_then(|streams| streams.is_ready().err()));
+    let mut missing: Vec<String> = pipeline.not_loaded().iter().map(|name| format!("plugin `{name}` is not loaded")).collect();
+    missing.extend(streams.and_then(|streams| streams.is_ready().err()).map(|_| "the store of the streams is not open".to_owned()));
     missing
 }
 
@@ -336,7 +344,7 @@ impl Demo {
             .iter()
             .zip(&tokens)
             .map(|(tenant, token)| Credential {
-                proof: Proof::Token(tenants::token_sha256(token.expose())),
+                proof: Proof::of_token(token.expose()),
                 who: Who::Tenant { tenant: TenantId::new(tenant.name).expect("the names are valid"), projects: Names::All },
                 rights,
             })
@@ -363,4 +371,71 @@ fn random_token() -> String {
     // RandomState draws its keys from the system; two of them make 128 bits for a token that dies with the process.
     let word = || std::collections::hash_map::RandomState::new().build_hasher().finish();
     format!("demo-{:016x}{:016x}", word(), word())
+}
+
+/// The plugins of the configuration, loaded or not yet.
+#[derive(Debug)]
+struct Plugins {
+    settings: Vec<sandbox::Settings>,
+    states: Mutex<Vec<State>>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Loading,
+    Loaded(Plugin),
+    Failed(String),
+}
+
+impl Plugins {
+    fn new(settings: Vec<sandbox::Settings>) -> Plugins {
+        let states = Mutex::new(vec![State::Loading; settings.len()]);
+        Plugins { settings, states }
+    }
+
+    fn states(&self) -> MutexGuard<'_, Vec<State>> {
+        self.states.lock().expect("nothing panics while it is locked")
+    }
+
+    /// Compiles, or takes what was compiled before: blocks.
+    fn load(&self, number: usize, sandbox: &Sandbox) {
+        let settings = &self.settings[number];
+        let state = match sandbox.load(settings) {
+            Ok(plugin) => {
+                tracing::info!(plugin = settings.name, version = plugin.manifest().version, "plugin loaded");
+                State::Loaded(plugin)
+            }
+            Err(error) => {
+                tracing::error!(plugin = settings.name, %error, "plugin cannot be loaded");
+                State::Failed(error.to_string())
+            }
+        };
+        self.states()[number] = state;
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        let slot = |(settings, state): (&sandbox::Settings, &State)| Slot {
+            name: settings.name.clone(),
+            is_guard: settings.is_guard,
+            on_failure: settings.on_failure,
+            plugin: match state {
+                State::Loaded(plugin) => Some(plugin.clone()),
+                State::Loading | State::Failed(_) => None,
+            },
+        };
+        self.settings.iter().zip(self.states().iter()).map(slot).collect()
+    }
+
+    /// For `/v1/plugins`.
+    fn shown(&self) -> serde_json::Value {
+        let show = |(settings, state): (&sandbox::Settings, &State)| {
+            let (state, version, error) = match state {
+                State::Loading => ("loading", None, None),
+                State::Loaded(plugin) => ("loaded", Some(plugin.manifest().version.clone()), None),
+                State::Failed(error) => ("failed", None, Some(error.clone())),
+            };
+            serde_json::json!({ "name": settings.name, "guard": settings.is_guard, "state": state, "version": version, "error": error })
+        };
+        self.settings.iter().zip(self.states().iter()).map(show).collect()
+    }
 }

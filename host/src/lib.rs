@@ -2,10 +2,10 @@
 //!
 //! ARCHITECTURE.md has the way of a batch on one page and the table of who may import whom.
 
-//pub mod app;
+pub mod app;
 pub mod batch;
-//pub mod cli;
-//pub mod config;
+pub mod cli;
+pub mod config;
 pub mod console;
 pub mod demo;
 pub mod journal;

@@ -173,15 +173,6 @@ pub(super) fn flag(value: &Value) -> Result<bool, Wrong> {
     }
 }
 
-pub(super) fn count(value: &Value) -> Result<u64, Wrong> {
-    let right = || "a whole number, 0 or more".to_string();
-    match value {
-        Value::Integer(number) => u64::try_from(*number).map_err(|_| (format!("`{number}` is negative"), right())),
-        Value::Text { filled, .. } => filled.parse().map_err(|_| (format!("{} is no number", value.shown()), right())),
-        other => Err((format!("{} is no number", other.shown()), right())),
-    }
-}
-
 /// `64MiB`, `10 GiB`, `512 KiB`, `100B`, `1MB`.
 pub(super) fn size(value: &Value) -> Result<usize, Wrong> {
     const UNITS: [(&str, u64); 7] =

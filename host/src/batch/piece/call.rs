@@ -74,15 +74,12 @@ impl Call {
         self.collected.fault.as_ref()
     }
 
-<<<<<<< HEAD
-=======
     /// Bytes of the records that it sees.
     pub fn bytes(&self) -> usize {
         let rows = self.items.iter().map(|item| self.piece.rows.items[*item as usize].field);
         rows.map(|field| (field.1 - field.0) as usize).sum()
     }
 
->>>>>>> main
     /// Bytes of the edits that were collected.
     pub fn edit_bytes(&self) -> usize {
         self.collected.bytes

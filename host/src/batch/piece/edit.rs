@@ -347,11 +347,7 @@ impl Call {
     }
 
     pub fn remove_attribute(&mut self, at: Level, key: &str) {
-<<<<<<< HEAD
-        let rows: Vec<u32> = (0..self.rows(at)).collect();
-=======
         let rows: Vec<u32> = (0..self.view(at).rows.len() as u32).collect();
->>>>>>> main
         self.remove_attribute_from(at, key, &rows);
     }
 
