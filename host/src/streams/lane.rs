@@ -222,6 +222,13 @@ impl Lanes {
         pending.take_while(|span| span.first < below).copied().collect()
     }
 
+    /// Whether the first of these spans is still not stored.
+    pub(super) fn is_stuck(&self, stream: &Stream, pending: &[Span]) -> bool {
+        let inner = self.lock();
+        let first = inner.lanes.get(stream).and_then(|lane| lane.pending.front());
+        first.map(|span| span.first) == pending.first().map(|span| span.first)
+    }
+
     /// Entries below `below` that were given up since this viewer joined. Told once.
     pub(super) fn holes(&self, stream: &Stream, cursor: &mut Cursor, below: u64) -> Vec<Span> {
         self.lock().ring(stream).map(|ring| ring.holes(cursor, below)).unwrap_or_default()

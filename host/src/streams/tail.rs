@@ -158,7 +158,10 @@ impl Viewer {
                 Phase::Store(joining) => {
                     if let Some(hole) = joining.holes.pop_front_if(|hole| hole.is_before(&id)) {
                         self.tell_holes(&[hole]);
-                        return self.events.pop_front().or_else(|| self.next_line());
+                        match self.events.pop_front() {
+                            Some(gap) => return Some(gap),
+                            None => continue,
+                        }
                     }
                     self.position.is_new(&id)
                 }
@@ -202,7 +205,9 @@ impl Viewer {
             records_max: self.streams.tuning.page_records,
             bytes_max: self.streams.tuning.page_bytes,
         };
-        match timeout_at(deadline, self.streams.store.scan(scan)).await {
+        // The last look gets a moment of its own, or a store that works would count as one that cannot be read.
+        let scan_deadline = deadline.max(now + self.streams.tuning.store_patience / 4);
+        match timeout_at(scan_deadline, self.streams.store.scan(scan)).await {
             Ok(Ok(found)) => self.show_page(found).await,
             Ok(Err(_)) if Instant::now() + STORE_PAUSE < deadline => sleep(STORE_PAUSE).await,
             Ok(Err(_)) | Err(_) => self.go_on_without_the_store(),
@@ -259,6 +264,10 @@ impl Viewer {
         }
         if self.streams.lanes.is_lost(&self.stream, &self.cursor) {
             self.rejoin();
+        } else if self.streams.lanes.is_stuck(&self.stream, &joining.pending) {
+            // Something else changed.
+            joining.is_at_end = true;
+            return;
         }
         // Once more from the last line told: what was passed over may come from the store now.
         let Phase::Store(joining) = &mut self.phase else { return };
