@@ -4,7 +4,8 @@ use super::fake::{Answer, Fake, Seen};
 use super::*;
 use crate::batch::{ProjectId, Signal, Stream, TenantId};
 use crate::journal::{self, Frame, FramePart, Journal, LineTable, Outcome, SinkId, system_clock};
-use crate::net::tls::ClientSettings;
+use crate::net::authority::Authority;
+use crate::net::tls::{Acceptor, ClientSettings, ServerSettings};
 use crate::sinks;
 use crate::sinks::otlp::{self, Compression, Protocol};
 use crate::telemetry::Secret;
@@ -360,6 +361,48 @@ async fn what_is_discarded_is_counted_as_delivered() {
     world.commit("t", Signal::Logs, "x", 5).await;
     assert_eq!(world.settled().await.sinks["a"].delivered, 5);
     assert!(world.metrics.text().contains(r#"trommel_deliver_attempts_total{sink="sink0",result="ok"} 1"#));
+}
+
+fn over_tls(fake: &Fake, protocol: Protocol, tls: ClientSettings) -> sinks::Settings {
+    sinks::Settings::Otlp(otlp::Settings {
+        endpoint: format!("https://localhost:{}", fake.address.port()),
+        protocol,
+        headers: BTreeMap::new(),
+        compression: Compression::Gzip,
+        tls,
+    })
+}
+
+#[tokio::test]
+async fn a_server_is_spoken_to_over_tls_with_our_own_certificate() {
+    let authority = Authority::new();
+    authority.sign("server", "localhost");
+    authority.sign("us", "sidecar.example");
+    let server = ServerSettings { client_ca: Some(authority.path("ca.pem")), ..authority.server("server") };
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let fake = Fake::start_with([], Some(Acceptor::open(server.clone()).unwrap())).await;
+        let mut world = World::new(&["a"]);
+        world.serve(0, over_tls(&fake, protocol, authority.client_as("us")), Settings::default());
+        world.commit("t", Signal::Logs, "abc", 3).await;
+        assert_eq!(world.settled().await.sinks["a"].delivered, 3, "{protocol:?}");
+        assert_eq!(fake.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_we_do_not_trust_is_sent_nothing() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    authority.sign("server", "localhost");
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let fake = Fake::start_with([], Some(Acceptor::open(authority.server("server")).unwrap())).await;
+        let mut world = World::new(&["a"]);
+        let backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(20) };
+        let settings = Settings { retry_for: Duration::from_millis(100), backoff, ..Settings::default() };
+        world.serve(0, over_tls(&fake, protocol, other.client()), settings);
+        world.commit("t", Signal::Logs, "abc", 3).await;
+        assert_eq!(world.settled().await.sinks["a"].expired["age"], 3, "{protocol:?}");
+        assert!(fake.seen().is_empty());
+    }
 }
 
 /// An answer that names records, over entries of several tenants.
