@@ -148,7 +148,7 @@ fn routes(pieces: &[Piece]) -> Option<Vec<Option<Arc<str>>>> {
 }
 
 /// One list of edits in the order of the document, from several of which a later one wins.
-fn merge(sources: Vec<Vec<Edit>>) -> Vec<Edit> {
+pub(super) fn merge(sources: Vec<Vec<Edit>>) -> Vec<Edit> {
     let mut filled: Vec<Vec<Edit>> = sources.into_iter().filter(|edits| !edits.is_empty()).collect();
     if filled.len() <= 1 {
         return filled.pop().unwrap_or_default();

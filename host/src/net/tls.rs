@@ -83,6 +83,8 @@ impl Acceptor {
 /// A configuration for any client of rustls (tonic's connector, reqwest, tokio-rustls). It stays right when the files
 /// change: certificates and authorities are looked up at each handshake.
 ///
+/// The caller sets `alpn_protocols` where its library does not.
+///
 /// With `server_name` the certificate must be for that name; the name sent to the server stays the endpoint's.
 pub fn client_config(settings: ClientSettings) -> Result<ClientConfig, TlsFault> {
     let expected = settings.server_name.clone().map(|name| {
@@ -306,57 +308,9 @@ fn fault(path: &Path, problem: impl std::fmt::Display) -> TlsFault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use crate::net::authority::Authority;
     use tokio::net::TcpListener;
     use tokio_rustls::TlsConnector;
-
-    /// An authority, and files of what it signs.
-    struct Authority {
-        issuer: CertifiedIssuer<'static, KeyPair>,
-        folder: tempfile::TempDir,
-    }
-
-    impl Authority {
-        fn new() -> Authority {
-            let mut params = CertificateParams::new(Vec::new()).unwrap();
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-            let authority = Authority { issuer, folder: tempfile::tempdir().unwrap() };
-            std::fs::write(authority.path("ca.pem"), authority.issuer.pem()).unwrap();
-            authority
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(name)
-        }
-
-        /// Writes `name.pem` and `name.key`; hands back the DER.
-        fn sign(&self, name: &str, host: &str) -> Vec<u8> {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec![host.to_owned()]).unwrap();
-            let certificate = params.signed_by(&key, &self.issuer).unwrap();
-            std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
-            std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
-            certificate.der().to_vec()
-        }
-
-        fn server(&self, name: &str) -> ServerSettings {
-            ServerSettings {
-                cert: self.path(&format!("{name}.pem")),
-                key: self.path(&format!("{name}.key")),
-                client_ca: None,
-            }
-        }
-
-        fn client(&self) -> ClientSettings {
-            ClientSettings { ca: Some(self.path("ca.pem")), ..ClientSettings::default() }
-        }
-
-        fn client_as(&self, name: &str) -> ClientSettings {
-            let own = self.server(name);
-            ClientSettings { cert: Some(own.cert), key: Some(own.key), ..self.client() }
-        }
-    }
 
     /// One handshake: what the client saw of the server, what the server of the client.
     async fn shake(server: &Acceptor, client: ClientConfig) -> (Option<Vec<u8>>, Option<Option<[u8; 32]>>) {

@@ -12,7 +12,9 @@ pub(super) struct HashKey {
 
 impl HashKey {
     pub(super) fn new(secret: &Secret) -> HashKey {
-        HashKey { mac: Hmac::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes keys of any length") }
+        HashKey {
+            mac: Hmac::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes keys of any length"),
+        }
     }
 
     /// 32 hexadecimal digits: the first half of HMAC-SHA-256.

@@ -178,11 +178,15 @@ fn points_of(metric: &Metric) -> Vec<(u64, &[KeyValue], String)> {
         }
         Some(metric::Data::Histogram(data)) => {
             let shown = data.data_points.iter();
-            shown.map(|p| (p.time_unix_nano, &p.attributes[..], total(p.count, p.sum.unwrap_or(0.0)))).collect()
+            shown
+                .map(|p| (p.time_unix_nano, &p.attributes[..], total(p.count, p.sum.unwrap_or(0.0))))
+                .collect()
         }
         Some(metric::Data::ExponentialHistogram(data)) => {
             let shown = data.data_points.iter();
-            shown.map(|p| (p.time_unix_nano, &p.attributes[..], total(p.count, p.sum.unwrap_or(0.0)))).collect()
+            shown
+                .map(|p| (p.time_unix_nano, &p.attributes[..], total(p.count, p.sum.unwrap_or(0.0))))
+                .collect()
         }
         Some(metric::Data::Summary(data)) => {
             let shown = data.data_points.iter();
@@ -196,7 +200,8 @@ fn points_of(metric: &Metric) -> Vec<(u64, &[KeyValue], String)> {
 fn service_of(attributes: Option<Vec<KeyValue>>) -> String {
     let mut text = String::new();
     for KeyValue { key, value: found, .. } in attributes.unwrap_or_default() {
-        if let ("service.name", Some(Value::StringValue(name))) = (key.as_str(), found.and_then(|v| v.value)) {
+        if let ("service.name", Some(Value::StringValue(name))) = (key.as_str(), found.and_then(|v| v.value))
+        {
             text.push_str(" [");
             escape(&mut text, &name);
             text.push(']');
@@ -266,7 +271,8 @@ fn escape(text: &mut String, from: &str) {
             return;
         }
         // Beside control characters those that turn the direction of what follows.
-        let is_obeyed = c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+        let is_obeyed = c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
         if is_obeyed {
             text.extend(c.escape_default());
         } else {

@@ -267,3 +267,124 @@ fn value_holds(value: &AnyValue, text: &str) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+    use opentelemetry_proto::tonic::common::v1::{ArrayValue, KeyValueList};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+
+    fn value(value: Value) -> Option<AnyValue> {
+        Some(AnyValue { value: Some(value) })
+    }
+
+    fn text(text: &str) -> Option<AnyValue> {
+        value(Value::StringValue(text.into()))
+    }
+
+    fn pair(key: &str, value: Option<AnyValue>) -> KeyValue {
+        KeyValue { key: key.into(), value, ..KeyValue::default() }
+    }
+
+    fn request(record: LogRecord) -> Vec<u8> {
+        let attributes = vec![pair("service.name", text("shop"))];
+        let resource = Some(Resource { attributes, ..Resource::default() });
+        let scope = InstrumentationScope {
+            name: "http".into(),
+            version: "2".into(),
+            ..InstrumentationScope::default()
+        };
+        let scope_logs =
+            vec![ScopeLogs { scope: Some(scope), log_records: vec![record], ..ScopeLogs::default() }];
+        let resource_logs = vec![ResourceLogs { resource, scope_logs, schema_url: "https://a/1".into() }];
+        ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+    }
+
+    fn check(record: LogRecord, expected: Expect) {
+        let id = RecordId::new([1; 8], 1_763_985_600_123, [2; 4], 3);
+        let json = render(&id, &request(record));
+        serde_json::from_str::<serde_json::Value>(&json).expect("it is JSON");
+        expected.assert_eq(&json);
+    }
+
+    #[test]
+    fn a_record_is_shown_with_all_it_has() {
+        let record = LogRecord {
+            time_unix_nano: 1_763_985_600_000_000_001,
+            observed_time_unix_nano: 1_763_985_600_500_000_000,
+            severity_number: 17,
+            event_name: "order.failed".into(),
+            body: text("no stock"),
+            attributes: vec![pair("attempt", value(Value::IntValue(3)))],
+            dropped_attributes_count: 1,
+            trace_id: vec![0xab; 16],
+            span_id: vec![0xcd; 8],
+            flags: 1,
+            ..LogRecord::default()
+        };
+        check(record, expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","time":"2025-11-24T12:00:00.000000001Z","observed":"2025-11-24T12:00:00.500000000Z","severity":"ERROR","severity_number":17,"event_name":"order.failed","body":"no stock","attributes":{"attempt":3},"dropped_attributes":1,"trace_id":"abababababababababababababababab","span_id":"cdcdcdcdcdcdcdcd","flags":1,"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
+        check(LogRecord::default(), expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","attributes":{},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
+    }
+
+    #[test]
+    fn every_kind_of_value_is_valid_json() {
+        let list = vec![AnyValue { value: None }, AnyValue { value: Some(Value::BoolValue(true)) }];
+        let attributes = vec![
+            pair("none", None),
+            pair("double", value(Value::DoubleValue(0.5))),
+            pair("whole", value(Value::DoubleValue(2.0))),
+            pair("small", value(Value::DoubleValue(-1e-300))),
+            pair("nan", value(Value::DoubleValue(f64::NAN))),
+            pair("infinite", value(Value::DoubleValue(f64::NEG_INFINITY))),
+            pair("exact", value(Value::IntValue((1 << 53) - 1))),
+            pair("inexact", value(Value::IntValue(i64::MIN))),
+            pair("bytes", value(Value::BytesValue(vec![0, 255]))),
+            pair("list", value(Value::ArrayValue(ArrayValue { values: list }))),
+            pair("map", value(Value::KvlistValue(KeyValueList { values: vec![pair("a", text("b"))] }))),
+        ];
+        check(LogRecord { attributes, ..LogRecord::default() }, expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","attributes":{"none":null,"double":0.5,"whole":2.0,"small":-1e-300,"nan":"NaN","infinite":"-Infinity","exact":9007199254740991,"inexact":"-9223372036854775808","bytes":"AP8=","list":[null,true],"map":{"a":"b"}},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
+    }
+
+    #[test]
+    fn what_could_move_a_cursor_is_escaped() {
+        let body = text("a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}\u{2028}\n\t\"\\ \u{0} grüße 日本");
+        check(LogRecord { body, ..LogRecord::default() }, expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","body":"a\u001b[2J\u009b2J\u007f\u202e\u2028\n\t\"\\ \u0000 grüße 日本","attributes":{},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_become_a_line_that_says_so() {
+        let id = RecordId::new([1; 8], 0, [2; 4], 3);
+        for bytes in [&b""[..], b"\xff\xff"] {
+            let json = render(&id, bytes);
+            assert!(json.ends_with("\"unreadable\":\"the stored bytes are no OTLP log record\"}"), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_search_looks_into_strings_alone() {
+        let nested = value(Value::KvlistValue(KeyValueList { values: vec![pair("deep", text("found it"))] }));
+        let record = LogRecord { body: nested, severity_text: "Warn".into(), ..LogRecord::default() };
+        let request = request(record);
+        for (text, is_held) in [
+            ("found", true),
+            ("deep", true),
+            ("shop", true),
+            ("http", true),
+            ("Warn", true),
+            ("warn", false),
+            ("\n", false),
+        ] {
+            assert_eq!(holds(&request, text), is_held, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_reads_back_from_its_text() {
+        let id = RecordId::new([0xff; 8], 1, [2; 4], 3);
+        assert_eq!(id_of(&id_text(&id)), Some(id));
+        for text in ["", "AAAA", "a b", &format!("{}A", id_text(&id))] {
+            assert_eq!(id_of(text), None, "{text}");
+        }
+    }
+}

@@ -68,10 +68,13 @@ struct Lane {
 
 /// Numbers of records of one stream: one entry's, or those of many that are told together.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+pub(super) struct Span {
     first: u64,
     below: u64,
     records: u64,
+    node: [u8; 4],
+    /// Of the last record.
+    time_ms: u64,
 }
 
 /// Spans kept apart; further ones are told together with the last.
@@ -119,9 +122,7 @@ pub(super) struct Cursor {
 /// What a viewer knows from the moment it joined.
 pub(super) struct Joined {
     pub(super) cursor: Cursor,
-    /// Records of this node with this number and above come through the ring.
-    pub(super) ring: Option<([u8; 4], u64)>,
-    /// The last record published, of any stream: nothing at or below it is new to a viewer who starts now.
+    /// The last record published, of any stream: what comes after it comes through the ring.
     pub(super) last: Option<RecordId>,
     /// No entry that is published later has an earlier time.
     pub(super) time_ms: u64,
@@ -159,7 +160,7 @@ impl Lanes {
         let share = self.ring_bytes.all / inner.rings.max(1);
         let lane = inner.lane(&entry.stream, self.hash);
         if below > lane.stored_below {
-            lane.pend(Span { first: entry.first, below, records: u64::from(entry.records) });
+            lane.pend(Span::of(entry));
         }
         let hash = lane.hash;
         if let Some(ring) = &mut lane.ring {
@@ -219,7 +220,6 @@ impl Lanes {
         inner.rings += usize::from(is_first);
         Joined {
             cursor,
-            ring: published.map(|published| (published.node, published.below)),
             last: published.map(|published| published.last(hash)),
             time_ms: published.map_or(self.opened_ms, |published| published.time_ms),
             hash,
@@ -253,21 +253,28 @@ impl Lanes {
         }
     }
 
-    /// Records of this stream that were published below `below` and are not stored.
-    pub(super) fn behind(&self, stream: &Stream, below: u64) -> u64 {
+    /// Entries of this stream that were published below `below` and are not stored.
+    pub(super) fn pending(&self, stream: &Stream, below: u64) -> Vec<Span> {
         let inner = self.lock();
         let pending = inner.lanes.get(stream).into_iter().flat_map(|lane| &lane.pending);
-        pending.take_while(|span| span.first < below).map(|span| span.records).sum()
+        pending.take_while(|span| span.first < below).copied().collect()
     }
 
-    /// Records below `below` that were given up since this viewer joined. Told once.
-    pub(super) fn take_given_up(&self, stream: &Stream, cursor: &mut Cursor, below: u64) -> u64 {
+    /// Whether there are any.
+    pub(super) fn is_behind(&self, stream: &Stream, below: u64) -> bool {
+        let inner = self.lock();
+        let first = inner.lanes.get(stream).and_then(|lane| lane.pending.front());
+        first.is_some_and(|span| span.first < below)
+    }
+
+    /// Entries below `below` that were given up since this viewer joined. Told once.
+    pub(super) fn holes(&self, stream: &Stream, cursor: &mut Cursor, below: u64) -> Vec<Span> {
         let mut inner = self.lock();
-        let Some(ring) = inner.ring(stream) else { return 0 };
-        let since = &ring.given_up[cursor.given_up.min(ring.given_up.len())..];
-        let records = since.iter().filter(|span| span.first < below).map(|span| span.records).sum();
-        cursor.given_up = ring.given_up.len();
-        records
+        let Some(ring) = inner.ring(stream) else { return Vec::new() };
+        let since = ring.given_up.iter().skip(cursor.given_up);
+        let holes: Vec<Span> = since.take_while(|span| span.first < below).copied().collect();
+        cursor.given_up += holes.len();
+        holes
     }
 
     /// Whether the ring has lost entries that this viewer had not taken.
@@ -353,9 +360,32 @@ impl Lane {
 }
 
 impl Span {
+    fn of(entry: &Entry) -> Span {
+        let (first, records) = (entry.first, u64::from(entry.records));
+        Span { first, below: first + records, records, node: entry.node, time_ms: entry.time_ms }
+    }
+
     fn join(&mut self, next: Span) {
-        self.below = next.below;
-        self.records += next.records;
+        *self = Span { first: self.first, records: self.records + next.records, ..next };
+    }
+
+    /// Whether this record comes after all of it.
+    pub(super) fn is_before(&self, id: &RecordId) -> bool {
+        self.node == id.node() && self.below <= id.number()
+    }
+
+    /// How many of its records a viewer lacks who has had `last` of this node.
+    pub(super) fn missing(&self, last: Option<u64>) -> u64 {
+        let seen_below = last.map_or(0, |last| last + 1);
+        self.records.min(self.below.saturating_sub(seen_below))
+    }
+
+    pub(super) fn node(&self) -> [u8; 4] {
+        self.node
+    }
+
+    pub(super) fn last_id(&self, hash: [u8; 8]) -> RecordId {
+        RecordId::new(hash, self.time_ms, self.node, self.below - 1)
     }
 }
 

@@ -27,29 +27,42 @@ impl Position {
         Position { floor_ms, nodes: BTreeMap::new() }
     }
 
-    /// Whether the viewer has not had this record.
+    /// Whether a stored record is one that the viewer has not had.
     pub(super) fn is_new(&self, id: &RecordId) -> bool {
-        match self.nodes.get(&id.node()) {
-            Some(last) => (id.time_ms(), id.number()) > *last,
-            None => id.time_ms() >= self.floor_ms,
-        }
+        let is_above = id.time_ms() >= self.floor_ms || self.nodes.contains_key(&id.node());
+        is_above && !self.is_seen(id)
+    }
+
+    /// Whether the viewer has had this record of a node that it has seen before.
+    pub(super) fn is_seen(&self, id: &RecordId) -> bool {
+        self.nodes.get(&id.node()).is_some_and(|last| (id.time_ms(), id.number()) <= *last)
     }
 
     /// The viewer has had this record. Other nodes may still be `skew_ms` behind it.
     pub(super) fn advance(&mut self, id: &RecordId, skew_ms: u64) {
-        self.nodes.insert(id.node(), (id.time_ms(), id.number()));
-        self.floor_ms = self.floor_ms.max(id.time_ms().saturating_sub(skew_ms));
+        let time_ms = id.time_ms();
+        self.nodes.insert(id.node(), (time_ms, id.number()));
+        // A clock that was set back takes the floor with it: rather a line twice than none.
+        self.floor_ms = self.floor_ms.max(time_ms.saturating_sub(skew_ms)).min(time_ms);
         let floor_ms = self.floor_ms;
         self.nodes.retain(|_, (time_ms, _)| *time_ms >= floor_ms);
+    }
+
+    /// The number of the last record seen of this node.
+    pub(super) fn last_of(&self, node: &[u8; 4]) -> Option<u64> {
+        self.nodes.get(node).map(|(_, number)| *number)
     }
 
     /// Where a scan of the store begins that finds everything new.
     pub(super) fn start(&self, hash: [u8; 8], skew_ms: u64) -> RecordId {
         let floor = RecordId::new(hash, self.floor_ms, [0; 4], 0);
-        // With one writer everything up to the last record seen was seen.
-        let seen = self.nodes.iter().filter(|_| skew_ms == 0);
-        seen.map(|(node, (time_ms, number))| RecordId::new(hash, *time_ms, *node, *number))
-            .fold(floor, RecordId::max)
+        if skew_ms > 0 {
+            return floor;
+        }
+        // With one writer nothing new comes before the last record of a node that is still named.
+        let seen =
+            self.nodes.iter().map(|(node, (time_ms, number))| RecordId::new(hash, *time_ms, *node, *number));
+        seen.min().unwrap_or(floor)
     }
 
     pub(super) fn text(&self) -> String {
@@ -101,4 +114,65 @@ fn bad(why: &str) -> StreamsError {
     StreamsError::BadPosition(format!(
         "{why}: send the position of an event or the id of a record, unchanged"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: [u8; 4] = [1; 4];
+    const B: [u8; 4] = [2; 4];
+
+    fn id(node: [u8; 4], time_ms: u64, number: u64) -> RecordId {
+        RecordId::new([7; 8], time_ms, node, number)
+    }
+
+    fn seen(records: &[RecordId], skew_ms: u64) -> Position {
+        let mut position = Position::at(100);
+        records.iter().for_each(|record| position.advance(record, skew_ms));
+        position
+    }
+
+    #[test]
+    fn what_comes_after_the_last_record_of_its_node_is_new() {
+        let position = seen(&[id(A, 150, 5)], 0);
+        for (record, is_new) in [
+            (id(A, 150, 5), false),
+            (id(A, 150, 6), true),
+            (id(A, 151, 6), true),
+            (id(A, 149, 4), false),
+            // Another node was not seen: what it committed since is new.
+            (id(B, 150, 1), true),
+            (id(B, 149, 9), false),
+        ] {
+            assert_eq!(position.is_new(&record), is_new, "{record:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_reads_back_as_the_position_it_was_made_of() {
+        for position in [
+            Position::at(0),
+            seen(&[id(A, 150, 5)], 0),
+            seen(&[id(A, 150, 5), id(B, 149, (1 << 48) - 1)], 60),
+        ] {
+            assert_eq!(Position::parse(&position.text()), Ok(position));
+        }
+    }
+
+    #[test]
+    fn the_text_names_only_nodes_that_can_still_matter() {
+        let position = seen(&[id(A, 150, 5), id(B, 200, 6)], 0);
+        assert_eq!(position.nodes.len(), 1);
+        assert!(!position.is_new(&id(A, 150, 5)));
+        assert_eq!(seen(&[id(A, 150, 5), id(B, 200, 6)], 60).nodes.len(), 2);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_hides_no_record() {
+        let position = seen(&[id(A, 200, 5), id(B, 90, 1)], 0);
+        assert!(position.is_new(&id(B, 91, 2)));
+        assert!(!position.is_new(&id(A, 200, 5)));
+        assert!(position.start([7; 8], 0) < id(B, 91, 2));
+    }
 }

@@ -223,3 +223,110 @@ pub(super) fn single(entry: &Entry, spans: &Spans) -> Bytes {
     request_of(&entry.bytes, spans, &mut request);
     request.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{ProjectId, Signal, TenantId};
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    fn stream(tenant: &str, project: &str) -> Stream {
+        Stream { tenant: TenantId::new(tenant).unwrap(), project: ProjectId::new(project).unwrap() }
+    }
+
+    fn entry(bytes: Vec<u8>, records: u32) -> Entry {
+        let stream = stream("acme", "web");
+        Entry {
+            stream,
+            signal: Signal::Logs,
+            first: 1,
+            records,
+            time_ms: 1,
+            node: [0; 4],
+            bytes: bytes.into(),
+        }
+    }
+
+    fn singles(entry: &Entry) -> Vec<ExportLogsServiceRequest> {
+        let mut walk = Walk::of(entry);
+        std::iter::from_fn(|| walk.next(&entry.bytes))
+            .map(|(_, spans)| ExportLogsServiceRequest::decode(single(entry, &spans)).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn streams_whose_names_run_together_have_different_hashes() {
+        assert_ne!(stream_hash(&stream("ab", "c")), stream_hash(&stream("a", "bc")));
+        // SHA-256 of 00000004 acme 00000003 web.
+        assert_eq!(stream_hash(&stream("acme", "web")), [0xd2, 0xc8, 0x67, 0x78, 0xa9, 0x27, 0x85, 0x6f]);
+    }
+
+    #[test]
+    fn a_value_is_read_by_its_own_stream_alone() {
+        let mut value = header(&stream("acme", "web"));
+        value.extend_from_slice(b"content");
+        assert_eq!(content_of(&value, &stream("acme", "web")), Some(&b"content"[..]));
+        for other in [stream("acme", "we"), stream("globex", "web"), stream("acmew", "eb")] {
+            assert_eq!(content_of(&value, &other), None);
+        }
+        for length in 0..header(&stream("acme", "web")).len() {
+            assert_eq!(content_of(&value[..length], &stream("acme", "web")), None, "cut to {length}");
+        }
+        value[0] = 2;
+        assert_eq!(content_of(&value, &stream("acme", "web")), None, "another version");
+    }
+
+    fn requests() -> impl Strategy<Value = ExportLogsServiceRequest> {
+        let record = ("[a-z]{0,200}", any::<u64>()).prop_map(|(event_name, time_unix_nano)| LogRecord {
+            event_name,
+            time_unix_nano,
+            ..LogRecord::default()
+        });
+        let scope = ("[a-z]{0,3}", "[a-z]{0,3}", prop::collection::vec(record, 0..4));
+        let scope = scope.prop_map(|(name, schema_url, log_records)| ScopeLogs {
+            scope: (!name.is_empty())
+                .then(|| InstrumentationScope { name, ..InstrumentationScope::default() }),
+            schema_url,
+            log_records,
+        });
+        let resource = ("[a-z]{0,3}", "[a-z]{0,3}", prop::collection::vec(scope, 0..3));
+        let resource = resource.prop_map(|(key, schema_url, scope_logs)| {
+            let attributes = vec![KeyValue { key, ..KeyValue::default() }];
+            let resource = Some(Resource { attributes, ..Resource::default() });
+            ResourceLogs { resource, schema_url, scope_logs }
+        });
+        prop::collection::vec(resource, 0..3)
+            .prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
+    }
+
+    proptest! {
+        #[test]
+        fn each_record_stands_alone_in_its_own_resource_and_scope(request in requests()) {
+            let mut expected = Vec::new();
+            for resource in &request.resource_logs {
+                for scope in &resource.scope_logs {
+                    for record in &scope.log_records {
+                        let scope_logs = vec![ScopeLogs { log_records: vec![record.clone()], ..scope.clone() }];
+                        let resource_logs = vec![ResourceLogs { scope_logs, ..resource.clone() }];
+                        expected.push(ExportLogsServiceRequest { resource_logs });
+                    }
+                }
+            }
+            let records = u32::try_from(expected.len()).unwrap();
+            prop_assert_eq!(singles(&entry(request.encode_to_vec(), records)), expected);
+        }
+
+        #[test]
+        fn no_bytes_panic_and_none_give_more_records_than_the_entry_has(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let entry = entry(bytes, 3);
+            let mut walk = Walk::of(&entry);
+            let found = std::iter::from_fn(|| walk.next(&entry.bytes)).count();
+            prop_assert!(found <= 3);
+        }
+    }
+}

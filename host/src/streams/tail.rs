@@ -5,10 +5,10 @@
 //! store does not get there in time the viewer is told of a gap and goes on live. It works only while it is polled:
 //! a slow reader holds back nobody, it loses what the ring cannot keep and is told so.
 
-use super::lane::{Cursor, Joined, Line, Taken};
+use super::lane::{Cursor, Joined, Line, Span, Taken};
 use super::position::Position;
 use super::record::{Walk, single};
-use super::store::Scan;
+use super::store::{Found, Scan};
 use super::{Streams, json};
 use crate::batch::{RecordId, Stream};
 use std::collections::VecDeque;
@@ -71,28 +71,36 @@ enum Phase {
 struct Joining {
     /// Where the next scan begins.
     from: RecordId,
-    /// Records of this node with this number and above come through the ring.
-    ring: Option<([u8; 4], u64)>,
-    /// The last id that the store was to reach.
-    to: RecordId,
+    /// The last record published: the later ones of its node come through the ring.
+    ring: Option<RecordId>,
     /// When the viewer stops waiting for the store; starts anew with every full page.
     deadline: Option<Instant>,
-    /// Records that were not stored before the last scan began.
-    behind: u64,
+    /// Something was not stored yet before the last scan began.
+    is_behind: bool,
     is_at_end: bool,
+    /// The store is ahead of the publisher: it showed records that come through the ring.
+    has_met_ring: bool,
+    /// What the store will never have of the lines to come.
+    holes: VecDeque<Span>,
 }
 
 impl Viewer {
     /// Joins the stream: from here on no line is missed.
     pub(super) fn join(streams: &Arc<Streams>, stream: Stream, position: Option<Position>) -> Viewer {
         let joined = streams.lanes.join(&stream);
-        let Joined { cursor, ring, last, time_ms, hash, changed } = joined;
+        let Joined { cursor, last, time_ms, hash, changed } = joined;
         let skew_ms = streams.store.skew_ms();
         let (position, phase) = match position {
             Some(position) => {
-                let to = last.unwrap_or_else(|| RecordId::new(hash, time_ms, [0; 4], 0));
-                let from = position.start(hash, skew_ms);
-                let joining = Joining { from, ring, to, deadline: None, behind: 0, is_at_end: false };
+                let joining = Joining {
+                    from: position.start(hash, skew_ms),
+                    ring: last,
+                    deadline: None,
+                    is_behind: false,
+                    is_at_end: false,
+                    has_met_ring: false,
+                    holes: VecDeque::new(),
+                };
                 (position, Phase::Store(joining))
             }
             None => {
@@ -121,7 +129,7 @@ impl Viewer {
         }
     }
 
-    /// The next event; `None` after the end. Cancelled, nothing is lost.
+    /// The next event; `None` after the end.
     pub(super) async fn next(&mut self) -> Option<TailEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -143,17 +151,26 @@ impl Viewer {
 
     fn next_line(&mut self) -> Option<TailEvent> {
         while let Some((id, json)) = self.lines.get(self.told) {
-            self.told += 1;
-            let comes_through_ring = match &self.phase {
-                Phase::Store(joining) => joining.comes_through_ring(id),
-                _ => false,
+            let id = *id;
+            let is_told = match &mut self.phase {
+                Phase::Store(joining) if joining.comes_through_ring(&id) => false,
+                Phase::Store(joining) => {
+                    if let Some(hole) = joining.holes.pop_front_if(|hole| hole.is_before(&id)) {
+                        self.tell_holes(&[hole]);
+                        return self.events.pop_front().or_else(|| self.next_line());
+                    }
+                    self.position.is_new(&id)
+                }
+                _ => !self.position.is_seen(&id),
             };
-            if comes_through_ring || !self.position.is_new(id) {
+            self.told += 1;
+            if !is_told {
                 continue;
             }
-            self.position.advance(id, self.streams.store.skew_ms());
-            self.last = *id;
-            return Some(TailEvent::Log { position: self.position.text(), json: json.clone() });
+            let json = json.clone();
+            self.position.advance(&id, self.streams.store.skew_ms());
+            self.last = id;
+            return Some(TailEvent::Log { position: self.position.text(), json });
         }
         self.show(Arc::new([]));
         None
@@ -175,7 +192,7 @@ impl Viewer {
         let now = Instant::now();
         let deadline = *joining.deadline.get_or_insert(now + self.streams.tuning.store_patience);
         // Before the scan: what is stored by now, the scan will see.
-        joining.behind = joining.ring.map_or(0, |(_, below)| self.streams.lanes.behind(&self.stream, below));
+        joining.is_behind = self.streams.lanes.is_behind(&self.stream, joining.below());
         let scan = Scan {
             stream: self.stream.clone(),
             hash: self.hash,
@@ -185,56 +202,53 @@ impl Viewer {
             bytes_max: self.streams.tuning.page_bytes,
         };
         match timeout_at(deadline, self.streams.store.scan(scan)).await {
-            Ok(Ok(found)) => {
-                let last = found.records.last().map(|(id, _)| *id);
-                let records = found.records;
-                let lines = off_executor(move || {
-                    records.iter().map(|(id, request)| (*id, json::render(id, request))).collect()
-                })
-                .await;
-                self.show(lines);
-                self.note_page(last, found.next);
-            }
+            Ok(Ok(found)) => self.show_page(found).await,
             Ok(Err(_)) if Instant::now() + STORE_PAUSE < deadline => sleep(STORE_PAUSE).await,
             Ok(Err(_)) | Err(_) => self.give_up(),
         }
     }
 
-    fn note_page(&mut self, last: Option<RecordId>, next: Option<RecordId>) {
+    async fn show_page(&mut self, found: Found) {
+        let Found { records, next } = found;
+        self.note_page(&records, next);
+        let render = move || records.iter().map(|(id, request)| (*id, json::render(id, request))).collect();
+        match off_executor(render).await {
+            Some(lines) => self.show(lines),
+            None => self.end(),
+        }
+    }
+
+    fn note_page(&mut self, records: &[(RecordId, Vec<u8>)], next: Option<RecordId>) {
         let Phase::Store(joining) = &mut self.phase else { return };
+        // After the scan: a later entry in it was written after an earlier one was given up.
+        joining.holes.extend(self.streams.lanes.holes(&self.stream, &mut self.cursor, joining.below()));
+        joining.has_met_ring |= records.iter().any(|(id, _)| joining.comes_through_ring(id));
         let Some(next) = next else {
             joining.is_at_end = true;
-            // With one writer nothing appears before what was found.
-            if let (0, Some(last)) = (self.streams.store.skew_ms(), last) {
-                joining.from = last;
-            }
             return;
         };
         joining.from = next;
         joining.deadline = None;
-        // A long history: the ring need not keep for us what will be in the store when we get there.
-        self.rejoin();
+        // A long history: the ring need not keep for us what will be in the store when we get there. But what was
+        // passed over in the store must still come through it.
+        if !joining.has_met_ring {
+            self.rejoin();
+        }
     }
 
     fn rejoin(&mut self) {
         let Phase::Store(joining) = &mut self.phase else { return };
         if let Some(last) = self.streams.lanes.rejoin(&self.stream, &mut self.cursor) {
-            joining.ring = Some((last.node(), last.number() + 1));
-            joining.to = last;
+            joining.ring = Some(last);
         }
     }
 
     async fn finish_or_wait(&mut self) {
         let Phase::Store(joining) = &mut self.phase else { return };
-        if joining.behind == 0 {
-            let (ring, to) = (joining.ring, joining.to);
-            let below = ring.map_or(0, |(_, below)| below);
-            let given_up = self.streams.lanes.take_given_up(&self.stream, &mut self.cursor, below);
-            if given_up > 0 {
-                self.tell_gap(to, given_up, "store");
-            }
+        if !joining.is_behind {
+            let holes = joining.take_holes();
             self.phase = Phase::Live;
-            return;
+            return self.tell_holes(&holes);
         }
         let deadline = joining.deadline.expect("it was set before the scan");
         tokio::select! {
@@ -245,16 +259,35 @@ impl Viewer {
         if self.streams.lanes.is_lost(&self.stream, &self.cursor) {
             self.rejoin();
         }
+        // Once more from the last line told: what was passed over may come from the store now.
+        let Phase::Store(joining) = &mut self.phase else { return };
+        joining.from = self.position.start(self.hash, self.streams.store.skew_ms());
+        joining.has_met_ring = false;
     }
 
     /// The store does not get there in time: live goes on.
     fn give_up(&mut self) {
-        let Phase::Store(joining) = &self.phase else { return };
-        let below = joining.ring.map_or(0, |(_, below)| below);
-        let (to, behind) = (joining.to, self.streams.lanes.behind(&self.stream, below));
-        let given_up = self.streams.lanes.take_given_up(&self.stream, &mut self.cursor, below);
-        self.tell_gap(to, behind + given_up, "store");
+        let Phase::Store(joining) = &mut self.phase else { return };
+        let (mut holes, below, published) = (joining.take_holes(), joining.below(), joining.ring);
+        holes.extend(self.streams.lanes.holes(&self.stream, &mut self.cursor, below));
+        holes.extend(self.streams.lanes.pending(&self.stream, below));
         self.phase = Phase::Live;
+        if holes.is_empty() {
+            // It could not be read, so nobody knows what was in it.
+            let to = published.unwrap_or(self.last);
+            return self.tell_gap(to, 0, "store");
+        }
+        self.tell_holes(&holes);
+    }
+
+    /// Tells of what is missing in these spans, as one gap.
+    fn tell_holes(&mut self, holes: &[Span]) {
+        let missing = |hole: &Span| hole.missing(self.position.last_of(&hole.node()));
+        let count = holes.iter().map(missing).sum();
+        let last = holes.iter().filter(|hole| missing(hole) > 0).map(|hole| hole.last_id(self.hash)).max();
+        if let Some(last) = last {
+            self.tell_gap(last, count, "store");
+        }
     }
 
     fn tell_gap(&mut self, to: RecordId, count: u64, reason: &'static str) {
@@ -299,6 +332,7 @@ impl Viewer {
     }
 
     fn end(&mut self) {
+        self.rest = None;
         self.events.push_back(TailEvent::End { reason: "stopping" });
         self.phase = Phase::Ended;
     }
@@ -315,34 +349,38 @@ impl Viewer {
         let lines = if entry.bytes.len() <= INLINE_BYTES_MAX {
             render_whole(&line)
         } else {
-            // Kept until it is shown: a caller who drops this future comes back to it.
-            self.rest = Some((line.clone(), Walk::of(entry)));
             let shared = line.clone();
-            let lines = off_executor(move || render_whole(&shared)).await;
-            self.rest = None;
+            let Some(lines) = off_executor(move || render_whole(&shared)).await else { return self.end() };
             lines
         };
         self.streams.lanes.rendered(&self.stream, at, lines.iter().map(|(_, json)| json.len()).sum());
         self.show(lines);
     }
 
-    async fn show_part(&mut self, line: Arc<Line>, walk: Walk) {
-        self.rest = Some((line.clone(), walk.clone()));
-        let (lines, rest) = off_executor(move || {
-            let mut walk = walk;
+    async fn show_part(&mut self, line: Arc<Line>, mut walk: Walk) {
+        let render = move || {
             let lines: Lines = render_some(&line, &mut walk, PART_RECORDS).into();
             let rest = (lines.len() == PART_RECORDS).then_some((line, walk));
             (lines, rest)
-        })
-        .await;
+        };
+        let Some((lines, rest)) = off_executor(render).await else { return self.end() };
         self.rest = rest;
         self.show(lines);
     }
 }
 
 impl Joining {
+    /// The number from which on records come through the ring.
+    fn below(&self) -> u64 {
+        self.ring.map_or(0, |last| last.number() + 1)
+    }
+
+    fn take_holes(&mut self) -> Vec<Span> {
+        self.holes.drain(..).collect()
+    }
+
     fn comes_through_ring(&self, id: &RecordId) -> bool {
-        self.ring.is_some_and(|(node, below)| id.node() == node && id.number() >= below)
+        self.ring.is_some_and(|last| id.node() == last.node() && id.number() > last.number())
     }
 }
 
@@ -370,8 +408,7 @@ fn render_some(line: &Line, walk: &mut Walk, records_max: usize) -> Vec<(RecordI
     lines
 }
 
-async fn off_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work)
-        .await
-        .expect("rendering does not panic, and the runtime waits for its viewers")
+/// `None` when the process is on its way out.
+async fn off_executor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
 }

@@ -61,12 +61,14 @@ const PHONE: &str = concat!(
     r"|(?:\([2-9][0-9]{2}\) ?|(?-u:\b)[2-9][0-9]{2}[-. ])[2-9][0-9]{2}[-. ][0-9]{4}(?-u:\b)",
 );
 
-/// Keys whose value is a secret whatever it looks like, alone or as the last word of a longer key.
+/// Keys whose value is a secret whatever it looks like, alone or as the last word of a longer key, `snake_case` and
+/// `camelCase` alike.
 pub(crate) const SECRET_KEYS: &str = concat!(
     r"(?:(?s:.*)[._/-])?(?i-u:pass(?:word|wd|phrase|code)|pwd|(?:set-|set_)?cookie",
     r"|(?:proxy[_-])?authorization|(?:x[_-])?(?:api|auth|access|secret|private|signing|encryption)[_-]?key",
     r"|(?:client[_-]?|shared[_-]?)?secret|(?:access|refresh|id|auth|api|bearer|csrf|xsrf|session)?[_-]?token",
     r"|credentials?|cvv2?|cvc|pin|ssn)",
+    r"|(?s:.*)[a-z0-9](?:Pass(?:word|wd|phrase|code)|Pwd|Cookie|Authorization|(?:Api|Auth|Access|Secret|Private)Key|Secret|Token|Credentials?)",
 );
 
 /// The regular expression of a named pattern.
@@ -250,6 +252,9 @@ mod tests {
             "größe.pwd",
             "accessToken",
             "api_token",
+            "userPassword",
+            "req.dbPasswd",
+            "stripeApiKey",
         ];
         let harmless = [
             "passwords_total",
@@ -264,6 +269,8 @@ mod tests {
             "key",
             "messaging.kafka.message.key",
             "mytoken",
+            "maxTokens",
+            "tokenType",
             "",
             "http.request.header.accept",
         ];

@@ -11,8 +11,9 @@ use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
 use super::patterns::PatternSet;
 use super::rights::Need;
+use crate::batch::Call;
 use super::{Effects, Shared};
-use crate::batch::{Call, Fault, Places};
+use crate::batch::{Fault, Places};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +70,14 @@ impl State {
         }
     }
 
-    pub(super) fn begin(&mut self, phase: Phase, call: Option<Call>, cpu_limit: Duration, bytes: usize, now_ns: u64) {
+    pub(super) fn begin(
+        &mut self,
+        phase: Phase,
+        call: Option<Call>,
+        cpu_limit: Duration,
+        bytes: usize,
+        now_ns: u64,
+    ) {
         let patterns_max = self.sets.iter().map(|set| set.len()).max().unwrap_or(0);
         self.meter = Meter::new(cpu_limit, bytes, patterns_max);
         self.output_bytes_max = self.shared.settings.limits.output(bytes);
@@ -128,7 +136,8 @@ impl State {
         let value = self.read(name, allow, work, |_| 0)?;
         let bytes = self.call.as_ref().map_or(0, Call::edit_bytes);
         if bytes > self.output_bytes_max {
-            let text = format!("{name}: the edits of the call take more than {} bytes", self.output_bytes_max);
+            let text =
+                format!("{name}: the edits of the call take more than {} bytes", self.output_bytes_max);
             return Err(self.stopped(Stop::Output(text)));
         }
         Ok(value)
@@ -152,7 +161,13 @@ impl State {
 
     fn set(&self, number: u32) -> Result<Arc<PatternSet>, String> {
         let set = self.sets.get(number as usize).cloned();
-        set.ok_or_else(|| format!("there is no pattern set {number}; `host.compile` made {}", self.sets.len()))
+        set.ok_or_else(|| {
+            format!("there is no pattern set {number}; `host.compile` made {}", self.sets.len())
+        })
+    }
+
+    fn hash_key(&self, secret: &str) -> Result<super::hashing::HashKey, String> {
+        self.shared.hash_key(secret)
     }
 
     fn flush_print(&mut self) {

@@ -80,7 +80,8 @@ pub(super) fn grpc_status(headers: &HeaderMap) -> Option<Result<(), SendError>> 
     if code == Code::Ok {
         return Some(Ok(()));
     }
-    let message = headers.get("grpc-message").map(|value| percent_decoded(value.as_bytes())).unwrap_or_default();
+    let message =
+        headers.get("grpc-message").map(|value| percent_decoded(value.as_bytes())).unwrap_or_default();
     let retry_info = headers.get("grpc-status-details-bin").and_then(|value| retry_info_of(value.as_bytes()));
     Some(Err(grpc_error(code, &message, retry_info)))
 }

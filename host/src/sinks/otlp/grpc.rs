@@ -83,11 +83,15 @@ impl Client {
         let mut request = Request::new(Body::new(Chunks::new(parts)));
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = Uri::from_parts(uri).expect("scheme and authority were parsed, the path is ours");
+        *request.uri_mut() =
+            Uri::from_parts(uri).expect("scheme and authority were parsed, the path is ours");
         let headers = request.headers_mut();
         headers.insert("te", HeaderValue::from_static("trailers"));
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
-        headers.extend(self.encoding.map(|name| (HeaderName::from_static("grpc-encoding"), HeaderValue::from_static(name))));
+        headers.extend(
+            self.encoding
+                .map(|name| (HeaderName::from_static("grpc-encoding"), HeaderValue::from_static(name))),
+        );
         headers.extend(self.headers.iter().cloned());
         Ok(request)
     }

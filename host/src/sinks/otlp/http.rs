@@ -24,14 +24,15 @@ impl Client {
         let base = target.uri.to_string();
         let base = base.trim_end_matches('/');
         let url = |signal: Signal| {
-            Url::parse(&format!("{base}/v1/{}", signal.name())).map_err(|error| format!("endpoint: `{base}`: {error}"))
+            Url::parse(&format!("{base}/v1/{}", signal.name()))
+                .map_err(|error| format!("endpoint: `{base}`: {error}"))
         };
         let [logs, traces, metrics] = Signal::ALL.map(url);
         let mut headers = HeaderMap::from_iter(target.headers);
         headers.insert("content-type", HeaderValue::from_static("application/x-protobuf"));
-        headers.extend(compression.name().map(|name| {
-            (::http::header::CONTENT_ENCODING, HeaderValue::from_static(name))
-        }));
+        headers.extend(
+            compression.name().map(|name| (::http::header::CONTENT_ENCODING, HeaderValue::from_static(name))),
+        );
         let builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -56,9 +57,13 @@ impl Client {
         let is_success = head.status.is_success();
         match body {
             Ok(body) if is_success => Ok(answer::sent(&body.to_bytes())),
-            Ok(body) => Err(answer::http_error(head.status, &head.headers, &body.to_bytes(), Timestamp::now())),
+            Ok(body) => {
+                Err(answer::http_error(head.status, &head.headers, &body.to_bytes(), Timestamp::now()))
+            }
             // The status was heard; only its explanation was lost.
-            Err(_) if !is_success => Err(answer::http_error(head.status, &head.headers, b"", Timestamp::now())),
+            Err(_) if !is_success => {
+                Err(answer::http_error(head.status, &head.headers, b"", Timestamp::now()))
+            }
             Err(error) => Err(SendError::Retry { after: None, reason: answer::chain(error.as_ref()) }),
         }
     }

@@ -107,16 +107,18 @@ struct Target {
 
 impl Target {
     fn of(settings: &Settings) -> Result<Target, String> {
+        if settings.endpoint.contains('@') {
+            // Not repeated: it holds a password.
+            return Err("endpoint: name and password stand in `headers`, not in the address".into());
+        }
         let uri: Uri = settings.endpoint.parse().map_err(|_| bad_endpoint(&settings.endpoint))?;
         let is_secure = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
             _ => return Err(bad_endpoint(&settings.endpoint)),
         };
-        let authority = uri.authority().ok_or_else(|| bad_endpoint(&settings.endpoint))?;
-        if authority.as_str().contains('@') {
-            // Not repeated: it holds a password.
-            return Err("endpoint: name and password stand in `headers`, not in the address".into());
+        if uri.authority().is_none() {
+            return Err(bad_endpoint(&settings.endpoint));
         }
         // Only then: reading the system's authorities fails where there are none.
         let tls = is_secure.then(|| tls::client_config(settings.tls.clone())).transpose();
@@ -132,7 +134,8 @@ fn bad_endpoint(endpoint: &str) -> String {
 /// Header values are marked sensitive, so that no library shows them.
 fn headers(headers: &BTreeMap<String, Secret>) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
     let header = |(name, value): (&String, &Secret)| {
-        let parsed = name.parse::<HeaderName>().map_err(|_| format!("headers: `{name}` is no header name"))?;
+        let parsed =
+            name.parse::<HeaderName>().map_err(|_| format!("headers: `{name}` is no header name"))?;
         let mut value = HeaderValue::from_str(value.expose().trim())
             .map_err(|_| format!("headers.{name}: the value has bytes that no header may have"))?;
         value.set_sensitive(true);

@@ -67,8 +67,10 @@ impl Day {
         for write in writes {
             self.write_entry(write, &mut chunk, written)?;
         }
-        chunk.commit(PersistMode::SyncData)?;
-        // The last chunk may have been empty.
+        if chunk.records > 0 {
+            return chunk.commit(PersistMode::SyncData);
+        }
+        // What was found there may have been written by an attempt that did not get to the sync.
         self.database.persist(PersistMode::SyncData)
     }
 

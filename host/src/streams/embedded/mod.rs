@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// Readers at once; each holds a blocking thread while it reads.
-const READS_MAX: usize = 4;
+const READS_MAX: usize = 8;
 /// Databases open at once: today, and two that history is read from.
 const OPEN_MAX: usize = 3;
 /// How long anything waits for its turn.
@@ -323,6 +323,7 @@ impl Inner {
     fn fail_day(&self, number: u64, day: &Arc<Day>, reason: &str) -> StoreError {
         let mut days = self.lock();
         days.open.retain(|(open, _)| *open != number);
+        days.closing.remove(&number);
         days.leaving.insert(number, Arc::downgrade(day));
         let after = days.note_failure(number);
         StoreError { reason: reason.to_owned(), after: Some(after) }
@@ -427,7 +428,7 @@ impl Days {
         let open = self.open.iter().position(|(open, _)| *open == number).and_then(|at| self.open.remove(at));
         let readers = match open {
             Some((_, day)) => Some(Arc::downgrade(&day)),
-            None => self.closing.remove(&number),
+            None => self.closing.remove(&number).or_else(|| self.leaving.get(&number).cloned()),
         }?;
         self.leaving.insert(number, readers.clone());
         Some(readers)

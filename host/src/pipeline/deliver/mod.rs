@@ -3,6 +3,11 @@
 //! Every record that a cursor gave out ends in the ledger: delivered, rejected, unsupported or expired. What is sent
 //! is what is there: nothing waits for more to join it.
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use crate::journal::{Cursor, Done, InFlight, Joining};
 use crate::net::backoff::{self, Backoff};
 use crate::sinks::{Delivery, SendError, Sending, Sent, Sink};
@@ -171,16 +176,13 @@ impl Lane {
 
     async fn attempt(&self, entries: &[InFlight]) -> Result<Sent, SendError> {
         let Some(first) = entries.first() else { return Ok(Sent::default()) };
-        let sending = |in_flight: &InFlight| Sending {
-            entry: in_flight.entry.clone(),
-            is_resend: in_flight.is_resend,
-        };
+        let sending =
+            |in_flight: &InFlight| Sending { entry: in_flight.entry.clone(), is_resend: in_flight.is_resend };
         let delivery =
             Delivery { signal: first.entry.signal, entries: entries.iter().map(sending).collect() };
         let answer = timeout(self.settings.attempt_timeout, self.sink.send(&delivery)).await;
-        let answer = answer.unwrap_or_else(|_| {
-            Err(SendError::Retry { after: None, reason: "no answer in time".into() })
-        });
+        let answer = answer
+            .unwrap_or_else(|_| Err(SendError::Retry { after: None, reason: "no answer in time".into() }));
         let result = match &answer {
             Ok(_) => "ok",
             Err(SendError::Retry { .. }) => "retry",
@@ -201,7 +203,12 @@ impl Lane {
     fn expire(&self, entries: Vec<InFlight>) {
         let records: u64 = entries.iter().map(|in_flight| u64::from(in_flight.entry.records)).sum();
         let after = self.settings.retry_for;
-        tracing::warn!(sink = self.name, records, ?after, "records expired: the sink did not take them in time");
+        tracing::warn!(
+            sink = self.name,
+            records,
+            ?after,
+            "records expired: the sink did not take them in time"
+        );
         for in_flight in entries {
             let done = Done::expired(in_flight.entry.records, "age");
             in_flight.finish(&done);
@@ -224,13 +231,13 @@ impl Lane {
 /// Counts an answer: what it names by number, then what it only counts, in order; the rest was delivered.
 fn finish(entries: Vec<InFlight>, sent: &Sent) {
     let mut named: HashMap<u64, Vec<&'static str>> = HashMap::new();
-    // By entry: each number lies in one of the ascending ranges.
     for (number, reason) in &sent.rejected {
-        let of = entries.iter().find(|in_flight| {
-            (in_flight.entry.first..in_flight.entry.first + u64::from(in_flight.entry.records)).contains(number)
-        });
-        if let Some(in_flight) = of {
-            named.entry(in_flight.entry.first).or_default().push(reason);
+        // Entries stand in the order of their numbers.
+        let after = entries.partition_point(|in_flight| in_flight.entry.first <= *number);
+        let entry = after.checked_sub(1).and_then(|at| entries.get(at)).map(|in_flight| &in_flight.entry);
+        // A number that is in none of them is not believed.
+        if let Some(entry) = entry.filter(|entry| number - entry.first < u64::from(entry.records)) {
+            named.entry(entry.first).or_default().push(reason);
         }
     }
     let (mut unnamed, mut unsupported) = (sent.rejected_unnamed, sent.unsupported);
