@@ -16,6 +16,9 @@ const CPU_FACTOR: u32 = 4;
 /// After a call that took too long, its parts get this part of the time: four times the time then find one record.
 const RETRY_CPU_DIVISOR: u32 = 4;
 
+/// Reasons that one run writes to the log.
+const REASONS_LOGGED_MAX: usize = 4;
+
 /// What a plugin made of a piece.
 #[derive(Debug)]
 pub struct Ran {
@@ -39,17 +42,32 @@ impl Plugin {
     /// Takes up to four times the CPU limit of a call: not for an executor's thread. A piece of a signal that the
     /// plugin does not name comes back as it is.
     pub fn run(&self, piece: Piece, now_ns: u64) -> Ran {
-        if !self.manifest().signals.contains(&piece.signal()) {
+        if !self.manifest().signals.contains(&piece.signal()) || piece.records() == 0 {
             return Ran::unchanged(piece);
         }
         let start = thread_cpu();
         let called = self.process(piece, None, now_ns);
         let ran = match called.result {
             Ok(effects) => Ran { piece: called.piece, effects, filtered: called.dropped, failed: Vec::new() },
-            Err(error) => Bisection::new(self, now_ns, start).run(called.piece, error),
+            Err(error) => {
+                let ran = Bisection::new(self, now_ns, start).run(called.piece, error);
+                self.log_failures(&ran.failed, now_ns);
+                ran
+            }
         };
         self.count_cpu(thread_cpu().saturating_sub(start));
         ran
+    }
+
+    fn log_failures(&self, failed: &[Failed], now_ns: u64) {
+        for Failed { records, error } in failed.iter().take(REASONS_LOGGED_MAX) {
+            let what = match self.settings().on_failure {
+                OnFailure::Pass => "passed on unchanged",
+                OnFailure::Drop => "dropped",
+                OnFailure::Refuse => "refused",
+            };
+            self.log(&format!("failed on {records} records, which are {what}: {error}"), now_ns);
+        }
     }
 }
 
@@ -68,12 +86,7 @@ impl Ran {
         if plugin.settings().on_failure == OnFailure::Pass {
             return self;
         }
-        let mut call = self.piece.call(Some(part));
-        call.drop(&(0..records).collect::<Vec<u32>>());
-        self.piece = match call.commit() {
-            Ok(done) => done.piece,
-            Err((piece, _)) => piece,
-        };
+        self.piece.drop_records(part);
         self
     }
 }
@@ -132,7 +145,8 @@ impl Bisection<'_> {
         if matches!(error, PluginError::Time { .. }) {
             self.cpu_limit = self.plugin.settings().limits.time / RETRY_CPU_DIVISOR;
         }
-        if part.len() <= 1 {
+        // An instance that cannot be made fails on every part.
+        if part.len() <= 1 || matches!(error, PluginError::Load(_)) {
             return ran.fail(self.plugin, part, error);
         }
         let middle = part.start + (part.end - part.start) / 2;

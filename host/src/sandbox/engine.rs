@@ -5,7 +5,7 @@ use super::cache::Cache;
 use super::host::State;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
-use super::{Module, PluginError, Settings};
+use super::{Manifest, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -65,18 +65,26 @@ impl Sandbox {
 
     /// The same with the component at hand; `settings.module` is not read.
     pub fn load_bytes(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        let pre = self.link(bytes)?;
+        let manifest = Pool::describe(&self.engine, &pre, Shared::unknown(settings.clone()))?;
+        let shared = Shared::check(settings.clone(), manifest)?;
+        Plugin::open(self.engine.clone(), pre, shared, &self.metrics)
+    }
+
+    /// What the component in a file says of itself, for a person who has no settings for it yet.
+    pub fn inspect(&self, path: &Path) -> Result<Manifest, PluginError> {
+        let pre = self.link(&read(path)?)?;
+        Pool::describe(&self.engine, &pre, Shared::unknown(Settings::unnamed(path)))
+    }
+
+    /// Compiles and links, after a look at what it imports and exports.
+    fn link(&self, bytes: &[u8]) -> Result<PluginPre<State>, PluginError> {
         check_kind(bytes)?;
         let component = self.cache.component(&self.engine, bytes);
         let component = component.map_err(|error| load_error(format!("is no valid component: {error:#}")))?;
         self.check_world(&component)?;
         let linked = self.linker.instantiate_pre(&component).and_then(PluginPre::new);
-        let pre =
-            linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))?;
-
-        let unknown = Shared::unknown(settings.clone());
-        let manifest = Pool::describe(&self.engine, &pre, unknown)?;
-        let shared = Shared::check(settings.clone(), manifest)?;
-        Plugin::open(self.engine.clone(), pre, shared, &self.metrics)
+        linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))
     }
 
     /// What it imports and exports, before anything of it runs.

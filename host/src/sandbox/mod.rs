@@ -57,6 +57,24 @@ pub struct Settings {
     pub grant: Option<Grant>,
 }
 
+impl Settings {
+    /// For a component that no configuration names.
+    fn unnamed(path: &std::path::Path) -> Settings {
+        Settings {
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            module: Module::File(path.into()),
+            config: "{}".into(),
+            secrets: BTreeMap::new(),
+            is_guard: false,
+            on_failure: OnFailure::Pass,
+            tenant: None,
+            instance: Instance::PerTenant,
+            limits: Limits::default(),
+            grant: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Module {
     /// `builtin:NAME`

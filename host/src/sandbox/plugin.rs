@@ -9,9 +9,8 @@ use super::logs::{PluginLog, printable};
 use super::patterns::{PatternSet, SETS_MAX};
 use super::pool::{Lent, Pool};
 use super::rights::Words;
-use crate::batch::Call;
 use super::{Effects, Module, PluginError, Settings};
-use crate::batch::{Piece, Signal};
+use crate::batch::{Call, Piece, Signal};
 use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
@@ -119,17 +118,17 @@ impl Plugin {
         now_ns: u64,
         cpu_limit: Duration,
     ) -> Called {
+        let bytes = piece.item_bytes();
         let call = piece.call(subset);
         let called = match self.inner.pool.lend(call.tenant(), now_ns) {
-            Ok(lent) => self.call(lent, call, now_ns, cpu_limit),
+            Ok(lent) => self.call(lent, call, bytes, now_ns, cpu_limit),
             Err(error) => Called { piece: call.abort(), result: Err(error), dropped: 0 },
         };
         self.count(&called.result);
         called
     }
 
-    fn call(&self, mut lent: Lent, call: Call, now_ns: u64, cpu_limit: Duration) -> Called {
-        let bytes = call.bytes();
+    fn call(&self, mut lent: Lent, call: Call, bytes: usize, now_ns: u64, cpu_limit: Duration) -> Called {
         lent.store.set_hostcall_fuel(self.settings().limits.output(bytes));
         lent.store.set_epoch_deadline(1);
         lent.store.data_mut().begin(Phase::Process, Some(call), cpu_limit, bytes, now_ns);
@@ -160,6 +159,11 @@ impl Plugin {
                 self.inner.metrics.process_calls.get_or_create(&labels).inc()
             }
         };
+    }
+
+    /// Writes to the plugin's own log, which is bounded by the second.
+    pub(super) fn log(&self, line: &str, now_ns: u64) {
+        self.inner.shared.log.write(super::logs::LogLevel::Error, line, now_ns);
     }
 
     pub(super) fn count_cpu(&self, used: Duration) {

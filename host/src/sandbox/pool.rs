@@ -8,7 +8,7 @@
 use super::bindings::{self, PluginPre};
 use super::host::{Phase, State};
 use super::limits::Stop;
-use super::logs::{LogLevel, printable};
+use super::logs::printable;
 use super::plugin::{Manifest, Shared};
 use super::{Instance, PluginError};
 use std::collections::VecDeque;
@@ -57,6 +57,7 @@ impl Pool {
         lent.begin_setup(Phase::Describe);
         let result = lent.plugin.trommel_plugin_lifecycle().call_describe(&mut lent.store);
         let described = lent.ended(result.map(Ok));
+        lent.store.data_mut().end();
         let described =
             described.map_err(|(error, _)| PluginError::Load(format!("`describe` failed: {error}")))?;
         Ok(Manifest::from(described))
@@ -97,6 +98,7 @@ impl Pool {
         let config = &self.shared.settings.config;
         let result = lent.plugin.trommel_plugin_lifecycle().call_configure(&mut lent.store, config);
         let configured = lent.ended(result);
+        lent.store.data_mut().end();
         configured.map_err(|(error, _)| match error {
             PluginError::Guest(text) => PluginError::Load(format!("its settings are refused: {text}")),
             other => PluginError::Load(format!("`configure` failed: {other}")),
@@ -189,20 +191,20 @@ impl State {
         if self.memory.was_refused {
             return PluginError::Memory { limit: self.memory.bytes_max };
         }
-        let line = format!("trap: {cause}{}", backtrace(error));
-        self.shared.log.write(LogLevel::Error, &line, self.now_ns);
-        PluginError::Trap(printable(&cause, GUEST_TEXT_BYTES_MAX))
+        PluginError::Trap(printable(&format!("{cause}{}", backtrace(error)), GUEST_TEXT_BYTES_MAX))
     }
 }
 
-/// ` in inner < outer`: where the guest was, in its own names.
+/// ` in inner < outer`: where the guest was, in its own names, without the machinery of a panic.
 fn backtrace(error: &wasmtime::Error) -> String {
     let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return String::new() };
     let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
-        Some(name) => printable(name, 128),
+        Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
         None => format!("function {}", frame.func_index()),
     };
-    let names: Vec<String> = trace.frames().iter().take(FRAMES_MAX).map(name).collect();
+    let is_panic =
+        |name: &String| ["__rustc", "std::", "core::panicking"].iter().any(|of| name.starts_with(of));
+    let names: Vec<String> = trace.frames().iter().map(name).skip_while(is_panic).take(FRAMES_MAX).collect();
     format!(" in {}", names.join(" < "))
 }
 

@@ -5,9 +5,8 @@ use super::super::bindings::trommel::plugin::batch::{
 };
 use super::super::limits::{HIT_COST, TEXT_COST};
 use super::super::rights::Need;
-use crate::batch::Call;
 use super::{Failure, State, free, reads, reads_places, writes, writes_places};
-use crate::batch::{self, Level, Places, Signal};
+use crate::batch::{self, Call, Level, Places, Signal};
 use wasmtime::Result;
 
 /// Bytes that a list of strings takes on its way to the guest.
@@ -46,7 +45,7 @@ impl wit::Host for State {
     }
 
     fn rows(&mut self, at: wit::Level) -> Result<u32> {
-        self.read("rows", free, |call, _| Ok(call.rows(level(at))?), |_| 4)
+        self.read("rows", free, |call, _| Ok(call.rows(level(at))), |_| 4)
     }
 
     fn parents(&mut self, child: wit::Level, parent: wit::Level) -> Result<Vec<u32>> {
@@ -137,27 +136,17 @@ impl wit::Host for State {
         let of = places(of);
         let all = |call: &mut Call, _: &mut _| {
             let texts = call.texts(of)?;
-            Ok((0..texts.len()).map(|at| String::from_utf8_lossy(texts.bytes(at)).into_owned()).collect())
+            Ok((0..texts.len()).map(|at| texts.at(at).to_owned()).collect())
         };
         self.read("texts", reads_places(of), all, size_of_texts)
     }
 
     fn packed_texts(&mut self, of: wit::Places) -> Result<Packed> {
         let of = places(of);
-        let pack = |call: &mut Call, _: &mut _| {
-            let texts = call.texts(of)?;
-            let (mut data, mut ends) = (Vec::new(), Vec::with_capacity(texts.len()));
-            for at in 0..texts.len() {
-                data.extend_from_slice(texts.bytes(at));
-                // A piece is far smaller than 4 GiB.
-                ends.push(data.len() as u32);
-                data.push(0);
-            }
-            Ok((data, ends))
-        };
-        let (data, ends) =
-            self.read("packed-texts", reads_places(of), pack, |(data, ends)| data.len() + size_of(ends))?;
-        Ok(Packed { data, ends })
+        let pack = |call: &mut Call, _: &mut _| Ok(call.packed_texts(of)?);
+        let size = |packed: &batch::Packed| packed.data.len() + size_of(&packed.ends);
+        let packed = self.read("packed-texts", reads_places(of), pack, size)?;
+        Ok(Packed { data: packed.data, ends: packed.ends })
     }
 
     fn text_rows(&mut self, of: wit::Places) -> Result<Vec<u32>> {
@@ -224,7 +213,7 @@ impl wit::Host for State {
         let which = hits(which);
         self.edit("hash", writes_places(of), size, |call, _| {
             let key = key?;
-            done(call.hash(of, &which, &mut |text| key.of(text)))
+            done(call.hash(of, &which, &mut |text| key.of(text.as_bytes())))
         })
     }
 
@@ -237,32 +226,35 @@ impl wit::Host for State {
     }
 
     fn remove_keys(&mut self, patterns: u32, of: wit::Places) -> Result<u32> {
+        let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
         self.edit("remove-keys", writes_places(of), 0, |call, meter| {
-            meter.charge(call.bytes() as u64)?;
+            meter.charge(bytes)?;
             Ok(set?.with_keys(|matches| call.remove_keys(of, matches)))
         })
     }
 
     fn mask_keys(&mut self, patterns: u32, of: wit::Places, by: Vec<String>) -> Result<u32> {
+        let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
         let size = size_of_strings(&by);
         self.edit("mask-keys", writes_places(of), size, |call, meter| {
-            meter.charge(call.bytes() as u64)?;
+            meter.charge(bytes)?;
             Ok(set?.with_keys(|matches| call.mask_keys(of, matches, &by)))
         })
     }
 
     fn hash_keys(&mut self, patterns: u32, of: wit::Places, secret: String) -> Result<u32> {
+        let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
         let key = self.hash_key(&secret);
         self.edit("hash-keys", writes_places(of), 0, |call, meter| {
             let key = key?;
-            meter.charge(call.bytes() as u64)?;
-            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |text| key.of(text))))
+            meter.charge(bytes)?;
+            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |value| key.of(value))))
         })
     }
 
@@ -344,7 +336,11 @@ impl wit::Host for State {
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
         self.edit("set-double-attribute", need, size, |call, _| {
-            done(call.set_double_attribute(at, &key, &batch::DoubleColumn { rows: to.rows, values: to.values }))
+            done(call.set_double_attribute(
+                at,
+                &key,
+                &batch::DoubleColumn { rows: to.rows, values: to.values },
+            ))
         })
     }
 
@@ -366,13 +362,14 @@ impl wit::Host for State {
     }
 
     fn hash_attribute(&mut self, at: wit::Level, key: String, secret: String) -> Result<()> {
+        let bytes = self.piece_bytes as u64;
         let at = level(at);
         let hash = self.hash_key(&secret);
         let need = writes(Need::Key(at, &key));
         self.edit("hash-attribute", need, key.len(), |call, meter| {
             let hash = hash?;
-            meter.charge(call.bytes() as u64)?;
-            done(call.hash_attribute(at, &key, &mut |text| hash.of(text)))
+            meter.charge(bytes)?;
+            done(call.hash_attribute(at, &key, &mut |text| hash.of(text.as_bytes())))
         })
     }
 

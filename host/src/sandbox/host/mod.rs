@@ -11,9 +11,8 @@ use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
 use super::patterns::PatternSet;
 use super::rights::Need;
-use crate::batch::Call;
 use super::{Effects, Shared};
-use crate::batch::{Fault, Places};
+use crate::batch::{Call, Fault, Places};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +33,8 @@ pub(super) struct State {
     /// Only while `process` runs.
     pub(super) call: Option<Call>,
     pub(super) meter: Meter,
+    /// Bytes of the items of the piece.
+    piece_bytes: usize,
     /// Edits of this call may have so many bytes.
     pub(super) output_bytes_max: usize,
     pub(super) effects: Effects,
@@ -58,6 +59,7 @@ impl State {
             phase: Phase::Describe,
             call: None,
             meter: Meter::new(Duration::ZERO, 0, 0),
+            piece_bytes: 0,
             output_bytes_max: 0,
             effects: Effects::default(),
             fault: None,
@@ -81,6 +83,7 @@ impl State {
         let patterns_max = self.sets.iter().map(|set| set.len()).max().unwrap_or(0);
         self.meter = Meter::new(cpu_limit, bytes, patterns_max);
         self.output_bytes_max = self.shared.settings.limits.output(bytes);
+        self.piece_bytes = bytes;
         self.phase = phase;
         self.call = call;
         self.now_ns = now_ns;

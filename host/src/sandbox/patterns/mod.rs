@@ -28,8 +28,10 @@ const NFA_BYTES_MAX: usize = 1 << 20;
 const DFA_BYTES_MAX: usize = 512 << 10;
 /// Hits of one call: 16 bytes each.
 const HITS_MAX: usize = 1 << 20;
-/// A scratch larger than this is not kept for the next search.
+/// Texts of a search that are kept as room for the next.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
+/// Automata of a set that are kept for the next search; hostile patterns may need far more while they are looked for.
+const CACHES_BYTES_MAX: usize = 4 << 20;
 const KNOWN_KEYS_MAX: usize = 4096;
 
 /// Patterns, compiled. Number `p` is the `p`-th that was given.
@@ -265,6 +267,11 @@ impl Scratch {
         self.buffer.shrink_to(SCRATCH_BYTES_MAX);
         self.ends.shrink_to(SCRATCH_BYTES_MAX / 8);
         self.found.shrink_to(SCRATCH_BYTES_MAX / 16);
+        let caches = self.caches.iter().chain([&self.whole]).flatten();
+        if caches.map(meta::Cache::memory_usage).sum::<usize>() > CACHES_BYTES_MAX {
+            self.caches.clear();
+            self.whole = None;
+        }
     }
 }
 

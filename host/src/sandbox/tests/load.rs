@@ -148,3 +148,12 @@ fn a_guest_that_needs_more_memory_than_it_may_have_is_refused() {
     small.limits.memory = 64 << 10;
     assert_eq!(refusal(&small, guest()), "needs more than 65536 bytes of memory");
 }
+
+#[test]
+fn a_component_can_be_inspected_without_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("other.wasm");
+    std::fs::write(&file, guest_with("x;body;drop;alerts;")).unwrap();
+    let manifest = sandbox().inspect(&file).unwrap();
+    assert_eq!((manifest.name.as_str(), manifest.needs.as_slice()), ("x", ["alerts".to_string()].as_slice()));
+}

@@ -1,6 +1,5 @@
 //! What a hostile guest gets: `tests/guests/hostile` in each of its modes.
 
-#[cfg(any())]
 mod calls;
 mod load;
 
@@ -13,12 +12,15 @@ use std::sync::{Arc, OnceLock};
 /// What the guest's manifest says unless a test patches it.
 const READS: &str =
     "body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw";
-const WRITES: &str = "body name severity item:* resource:* drop route raw";
+const WRITES: &str =
+    "body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw";
 
 /// One engine for all tests, with a clock that ticks while any of them runs.
 fn sandbox() -> Arc<Sandbox> {
     static SANDBOX: OnceLock<Arc<Sandbox>> = OnceLock::new();
-    let open = || Arc::new(Sandbox::open(None, Metrics::new()).unwrap());
+    // Beside the test binary: compiled once for all tests, and for all runs.
+    let folder = std::env::current_exe().unwrap().parent().unwrap().join("compiled-guests");
+    let open = || Arc::new(Sandbox::open(Some(folder), Metrics::new()).unwrap());
     Arc::clone(SANDBOX.get_or_init(open))
 }
 
@@ -125,6 +127,6 @@ fn piece(bodies: &[&str]) -> Piece {
 fn bodies(piece: Piece) -> (Piece, Vec<String>) {
     let mut call = piece.call(None);
     let texts = call.texts(crate::batch::Places::BODY).unwrap();
-    let bodies = (0..texts.len()).map(|at| String::from_utf8(texts.at(at).to_vec()).unwrap()).collect();
+    let bodies = (0..texts.len()).map(|at| texts.at(at).to_owned()).collect();
     (call.abort(), bodies)
 }

@@ -15,7 +15,7 @@ use trommel::plugin::{alerts, batch, host, series, store};
 /// `name;reads;writes;needs;`, filled up with `.`: always 320 bytes.
 #[used]
 static MANIFEST: [u8; 320] = padded(
-    "MANIFEST hostile;body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw;body name severity item:* resource:* drop route raw;;",
+    "MANIFEST hostile;body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw;body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw;;",
 );
 
 const fn padded(text: &str) -> [u8; 320] {
@@ -189,7 +189,7 @@ impl Processor for Hostile {
             }
             "hostcall-flood" => host::log(host::LogLevel::Info, &"x".repeat(8 << 20)),
             "log-flood" => {
-                for at in 0..10_000 {
+                for at in 0..2_000 {
                     host::log(host::LogLevel::Info, &format!("line {at} {}", "x".repeat(100)));
                 }
             }
