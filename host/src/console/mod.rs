@@ -14,7 +14,7 @@ mod tail;
 mod tests;
 mod ticket;
 
-use crate::net::tls::ServerSettings;
+use crate::net::{self, tls};
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
@@ -28,8 +28,8 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use hyper::body::Incoming;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -38,7 +38,7 @@ use tower::Service;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub listen: SocketAddr,
-    pub tls: Option<ServerSettings>,
+    pub tls: Option<tls::ServerSettings>,
     /// Origins whose pages may read streams and make tickets, as browsers write them: `https://panel.example`.
     pub origins: Vec<String>,
     /// On a loopback listener `/metrics`, `/v1/plugins` and `/v1/ledger` ask for no credential. Elsewhere they need the
@@ -109,20 +109,23 @@ pub fn router(settings: &Settings, console: Console) -> Router {
         .with_state(site)
 }
 
-/// The router as what [`crate::net::serve::serve`] calls.
-pub fn handler(
-    router: Router,
-) -> impl Fn(http::Request<Incoming>) -> Answering + Clone + Send + Sync + 'static {
-    move |request| {
+/// Answers at this socket until `stop` is cancelled and what was in flight is answered.
+pub async fn serve(
+    socket: TcpListener,
+    tls: Option<tls::Acceptor>,
+    console: Console,
+    settings: Settings,
+    stop: CancellationToken,
+) {
+    let labels = vec![("listener", "console".to_owned())];
+    let open = console.metrics.receive_connections.get_or_create(&labels).clone();
+    let router = router(&settings, console);
+    let handler = move |request: http::Request<Incoming>| {
         let mut router = router.clone();
-        Box::pin(
-            async move { router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {}) },
-        )
-    }
+        async move { router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {}) }
+    };
+    net::serve::serve(socket, tls, net::serve::Limits::default(), handler, stop, open).await;
 }
-
-/// An answer on its way.
-pub type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// Headers of every answer, and the line of the access log, which has the path and never the query.
 async fn dress(request: Request, next: Next) -> Response {

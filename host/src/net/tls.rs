@@ -83,6 +83,8 @@ impl Acceptor {
 /// A configuration for any client of rustls (tonic's connector, reqwest, tokio-rustls). It stays right when the files
 /// change: certificates and authorities are looked up at each handshake.
 ///
+/// The caller sets `alpn_protocols` where its library does not.
+///
 /// With `server_name` the certificate must be for that name; the name sent to the server stays the endpoint's.
 pub fn client_config(settings: ClientSettings) -> Result<ClientConfig, TlsFault> {
     let expected = settings.server_name.clone().map(|name| {

@@ -74,7 +74,7 @@ impl Chain {
         let mut left = Vec::new();
         for slot in &self.slots {
             let Some(plugin) = &slot.plugin else { continue };
-            let before = piece.left();
+            let before = piece.records();
             if before == 0 {
                 break;
             }
@@ -82,7 +82,7 @@ impl Chain {
             piece = ran.piece;
             let failed: u32 = ran.failed.iter().map(|failed| failed.records).sum();
             slot.count(
-                Counted { before, after: piece.left(), filtered: ran.filtered, failed },
+                Counted { before, after: piece.records(), filtered: ran.filtered, failed },
                 tenant,
                 tally,
             );

@@ -350,7 +350,7 @@ mod tests {
     #[tokio::test]
     async fn who_stalls_costs_what_was_sent_and_is_answered_at_the_deadline() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let settings = Settings { body_idle_deadline: Duration::from_millis(1500), ..small() };
+        let settings = Settings { body_idle_deadline: Duration::from_secs(4), ..small() };
         let world = World::start(settings, 512 << 20, |_| async { Ok(Receipt::default()) }).await;
         let request = [
             b"POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\nauthorization: Bearer sender\r\ncontent-length: 67108864\r\n\r\n",

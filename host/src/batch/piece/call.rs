@@ -74,13 +74,19 @@ impl Call {
         self.collected.fault.as_ref()
     }
 
+    /// Bytes of the records that it sees.
+    pub fn bytes(&self) -> usize {
+        let rows = self.items.iter().map(|item| self.piece.rows.items[*item as usize].field);
+        rows.map(|field| (field.1 - field.0) as usize).sum()
+    }
+
     /// Bytes of the edits that were collected.
     pub fn edit_bytes(&self) -> usize {
         self.collected.bytes
     }
 
-    pub fn rows(&mut self, at: Level) -> u32 {
-        self.view(at).rows.len() as u32
+    pub fn rows(&mut self, at: Level) -> Result<u32, Fault> {
+        Ok(self.view(at).rows.len() as u32)
     }
 
     pub fn parents(&mut self, child: Level, parent: Level) -> Result<Vec<u32>, Fault> {

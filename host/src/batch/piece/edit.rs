@@ -177,8 +177,8 @@ impl Call {
     }
 
     /// A string by the hash of its text, any other value by that of its encoded form.
-    pub fn hash_keys(&mut self, of: Places, key: &mut dyn FnMut(&str) -> Option<u32>, hash: &mut dyn FnMut(&[u8]) -> String) -> u32 {
-        self.edit_keys(of, key, &mut |_, value| Some(hash(value)))
+    pub fn hash_keys(&mut self, of: Places, key: &mut dyn FnMut(&str) -> Option<u32>, hash: &mut dyn FnMut(&str) -> String) -> u32 {
+        self.edit_keys(of, key, &mut |_, value| Some(hash(&String::from_utf8_lossy(value))))
     }
 
     fn edit_keys(
@@ -347,7 +347,7 @@ impl Call {
     }
 
     pub fn remove_attribute(&mut self, at: Level, key: &str) {
-        let rows: Vec<u32> = (0..self.rows(at)).collect();
+        let rows: Vec<u32> = (0..self.view(at).rows.len() as u32).collect();
         self.remove_attribute_from(at, key, &rows);
     }
 

@@ -238,7 +238,10 @@ async fn drive<I, H, F, B>(
             }
             match activity.next(now, limits, closing_since) {
                 Next::Look(at) => {
-                    alarm.as_mut().reset(at);
+                    // Most times only move further away: an alarm that comes too early looks again.
+                    if alarm.is_elapsed() || at < alarm.deadline() {
+                        alarm.as_mut().reset(at);
+                    }
                     ready!(alarm.as_mut().poll(cx));
                 }
                 Next::Close => {

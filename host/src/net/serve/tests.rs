@@ -100,7 +100,11 @@ async fn an_idle_connection_lives_longer_than_a_head_may_take_and_is_closed() {
 
 #[tokio::test]
 async fn connections_beyond_the_bound_are_closed_and_room_is_made_again() {
-    let served = served(Limits { connections_max: 2, ..quick() }, echo).await;
+    let served = served(
+        Limits { connections_max: 2, header_deadline: Limits::default().header_deadline, ..quick() },
+        echo,
+    )
+    .await;
     let held = [connect(&served, b"").await, connect(&served, b"").await];
     let deadline = Instant::now() + Duration::from_secs(20);
     while served.open.get() < 2 {
