@@ -45,7 +45,7 @@ impl wit::Host for State {
     }
 
     fn rows(&mut self, at: wit::Level) -> Result<u32> {
-        self.read("rows", free, |call, _| Ok(call.rows(level(at))), |_| 4)
+        self.read("rows", free, |call, _| Ok(call.rows(level(at))?), |_| 4)
     }
 
     fn parents(&mut self, child: wit::Level, parent: wit::Level) -> Result<Vec<u32>> {
@@ -254,7 +254,7 @@ impl wit::Host for State {
         self.edit("hash-keys", writes_places(of), 0, |call, meter| {
             let key = key?;
             meter.charge(bytes)?;
-            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |value| key.of(value))))
+            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |value| key.of(value.as_bytes()))))
         })
     }
 
