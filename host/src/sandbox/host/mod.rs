@@ -127,8 +127,22 @@ impl State {
         }
     }
 
-    /// A host function that edits. `size` is what it was handed.
-    fn edit<T: Default>(
+    /// A host function that edits, and is never told at once what was wrong. `size` is what it was handed.
+    fn edit(
+        &mut self,
+        name: &'static str,
+        allow: impl FnOnce(&Shared) -> Result<(), Missing>,
+        size: usize,
+        work: impl FnOnce(&mut Call),
+    ) -> wasmtime::Result<()> {
+        self.edit_with(name, allow, size, |call, _| {
+            work(call);
+            Ok(())
+        })
+    }
+
+    /// The same with an answer.
+    fn edit_with<T: Default>(
         &mut self,
         name: &'static str,
         allow: impl FnOnce(&Shared) -> Result<(), Missing>,

@@ -4,9 +4,7 @@ use super::*;
 
 /// The error of loading these bytes with these settings.
 fn refusal(settings: &Settings, bytes: &[u8]) -> String {
-    let sandbox = sandbox();
-    let _ticker = Ticker::start(&sandbox);
-    match sandbox.load_bytes(settings, bytes).unwrap_err() {
+    match sandbox().load_bytes(settings, bytes).unwrap_err() {
         PluginError::Load(text) => text,
         other => other.to_string(),
     }

@@ -15,7 +15,7 @@ use trommel::plugin::{alerts, batch, host, series, store};
 /// `name;reads;writes;needs;`, filled up with `.`: always 320 bytes.
 #[used]
 static MANIFEST: [u8; 320] = padded(
-    "MANIFEST hostile;body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw;body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw;;",
+    "MANIFEST hostile;body name event-name description severity kind status time number trace-id span-id trace-state raw item:* event:* metric:* scope:* resource:*;body name event-name description severity trace-state raw item:* event:* metric:* scope:* resource:* drop route;;",
 );
 
 const fn padded(text: &str) -> [u8; 320] {
@@ -249,11 +249,103 @@ impl Processor for Hostile {
                 host::count("now", host::now() as u32);
                 assert!(host::random() != host::random());
             }
+            "everything" => everything()?,
             "remember" => host::count("calls", CALLS.load(Relaxed)),
             _ => {}
         }
         Ok(())
     }
+}
+
+/// Calls every function, and holds each answer against the shape that the WIT gives for this signal.
+fn everything() -> Result<(), String> {
+    use trommel::plugin::types::{BoolColumn, DoubleColumn, IntColumn};
+    let signal = batch::holds();
+    let is = |of: Signal| signal == of;
+    let items = batch::rows(Level::Item) as usize;
+    let expect = |what: &str, found: usize, expected: usize| match found == expected {
+        true => Ok(()),
+        false => Err(format!("{what} has {found} entries, not {expected}")),
+    };
+    let on = |holds: bool| if holds { items } else { 0 };
+    assert!(!batch::tenant().is_empty() && !batch::project().is_empty());
+    expect("parents", batch::parents(Level::Item, Level::Scope).len(), items)?;
+    expect("severities", batch::severities().len(), on(is(Signal::Logs)))?;
+    expect("kinds", batch::kinds().len(), on(!is(Signal::Logs)))?;
+    expect("statuses", batch::statuses().len(), on(is(Signal::Traces)))?;
+    expect("times", batch::times().len(), items)?;
+    expect("end-times", batch::end_times().len(), items)?;
+    expect("numbers", batch::numbers().len(), on(is(Signal::Metrics)))?;
+    expect("counts", batch::counts().len(), on(is(Signal::Metrics)))?;
+    expect("temporalities", batch::temporalities().len(), on(is(Signal::Metrics)))?;
+    expect("trace-ids", batch::trace_ids().len(), items * 16)?;
+    expect("span-ids", batch::span_ids().len(), items * 8)?;
+    expect("parent-span-ids", batch::parent_span_ids().len(), items * 8)?;
+    expect("trace-fractions", batch::trace_fractions().len(), items)?;
+    expect("randomness", batch::randomness().len(), items)?;
+    expect("trace-states", batch::trace_states().len(), on(is(Signal::Traces)))?;
+    let texts = batch::texts(ALL).len();
+    expect("packed-texts", batch::packed_texts(ALL).ends.len(), texts)?;
+    for place in [
+        Places::BODY,
+        Places::NAME,
+        Places::DESCRIPTION,
+        Places::ITEM_ATTRIBUTES,
+        Places::EVENT_NAME,
+        Places::EVENT_ATTRIBUTES,
+    ] {
+        expect("text-rows", batch::text_rows(place).len(), batch::texts(place).len())?;
+    }
+    let patterns = PATTERNS.load(Relaxed);
+    let hits = batch::search(patterns, ALL);
+    expect("matches", batch::matches(ALL, &hits).len(), hits.texts.len())?;
+    batch::hash(ALL, &hits, "join");
+    batch::remove_keys(patterns, ALL);
+    for level in [Level::Resource, Level::Scope, Level::Metric, Level::Item, Level::Event] {
+        for key in batch::attribute_keys(level) {
+            let rows = batch::attribute_rows(level, &key);
+            let column = batch::text_attribute(level, &key);
+            if rows.is_empty() || column.rows.len() > rows.len() {
+                return Err(format!("{key} is in {} rows, as text in {}", rows.len(), column.rows.len()));
+            }
+            batch::int_attribute(level, &key);
+            batch::double_attribute(level, &key);
+            batch::bool_attribute(level, &key);
+        }
+        let rows: Vec<u32> = (0..batch::rows(level)).collect();
+        let number = rows.len();
+        batch::set_text_attribute(
+            level,
+            "text",
+            &TextColumn { rows: rows.clone(), index: vec![0; number], strings: vec!["t".into()] },
+        );
+        batch::set_int_attribute(level, "int", &IntColumn { rows: rows.clone(), values: vec![1; number] });
+        batch::set_double_attribute(
+            level,
+            "double",
+            &DoubleColumn { rows: rows.clone(), values: vec![0.5; number] },
+        );
+        batch::set_bool_attribute(
+            level,
+            "bool",
+            &BoolColumn { rows: rows.clone(), values: vec![true; number] },
+        );
+        batch::copy_attribute(level, "text", "copy", &rows);
+        batch::hash_attribute(level, "text", "join");
+        batch::remove_attribute(level, "none");
+        batch::remove_attribute_from(level, "none", &rows);
+    }
+    if is(Signal::Logs) {
+        batch::set_severity(&[0], 17);
+    }
+    if is(Signal::Traces) {
+        batch::set_trace_states(&[0], &["a=b".into()]);
+    }
+    batch::route("somewhere", &[0]);
+    if batch::raw().is_empty() {
+        return Err("raw is empty".into());
+    }
+    Ok(())
 }
 
 fn sees_poison() -> bool {
