@@ -28,7 +28,11 @@ fn world(bytes_max: usize, sinks: &[&str]) -> World {
     };
     let names: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     let metrics = Metrics::new();
-    World { journal: Journal::open(&Settings::Memory { bytes_max }, &names, clock, &metrics), now_ms, metrics }
+    World {
+        journal: Journal::open(&Settings::Memory { bytes_max }, &names, clock, &metrics),
+        now_ms,
+        metrics,
+    }
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -303,9 +307,11 @@ fn a_line_that_does_not_add_up_shows_what_it_lacks() {
     let unaccounted = world.journal.ledger.snapshot().unaccounted();
     let expected = Line { tenant: "t".into(), signal: "logs", line: "acknowledged".into(), lacks: 1 };
     assert_eq!(unaccounted, [expected]);
-    assert!(world.metrics.text().contains(
-        r#"trommel_ledger_unaccounted_records{tenant="t",signal="logs",line="acknowledged"} 1"#
-    ));
+    assert!(
+        world.metrics.text().contains(
+            r#"trommel_ledger_unaccounted_records{tenant="t",signal="logs",line="acknowledged"} 1"#
+        )
+    );
 }
 
 #[tokio::test]

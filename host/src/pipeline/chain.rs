@@ -3,8 +3,7 @@
 use super::tally::Tally;
 use crate::batch::{Piece, TenantId};
 use crate::journal::Reason;
-use crate::sandbox::OnFailure;
-use stub::{Effects, Plugin};
+use crate::sandbox::{Effects, OnFailure, Plugin};
 
 /// A plugin's place in the pipelines: what is there to call, and what holds while nothing is.
 #[derive(Clone, Debug)]
@@ -134,37 +133,6 @@ impl Slot {
         }
         if added > 0 {
             *outcome.added.entry(self.name.clone().into()).or_default() += u64::from(added);
-        }
-    }
-}
-
-mod stub {
-    use crate::batch::Piece;
-    #[derive(Clone, Debug)]
-    pub enum Plugin {}
-    #[derive(Debug, Default)]
-    pub struct Effects {
-        pub counts: Vec<(String, u64)>,
-        pub gauges: Vec<(String, f64)>,
-    }
-    pub struct Failed {
-        pub records: u32,
-    }
-    pub struct Ran {
-        pub piece: Piece,
-        pub effects: Effects,
-        pub filtered: u32,
-        pub failed: Vec<Failed>,
-    }
-    impl Effects {
-        pub fn is_empty(&self) -> bool {
-            true
-        }
-        pub fn merge(&mut self, _: Effects) {}
-    }
-    impl Plugin {
-        pub fn run(&self, _: Piece, _: u64) -> Ran {
-            match *self {}
         }
     }
 }

@@ -95,8 +95,8 @@ fn log(text: &mut String, sending: &Sending, service: &str, record: LogRecord) {
     };
     escape(text, severity);
     text.push_str(service);
-    text.push(' ');
     if let Some(body) = record.body {
+        text.push(' ');
         value(text, &body, 0, false);
     }
     attributes(text, &record.attributes);
@@ -153,7 +153,10 @@ fn points(text: &mut String, sending: &Sending) {
                 text.push(' ');
                 escape(text, &metric.name);
                 let _ = write!(text, " {shown}");
-                escape(text, &metric.unit);
+                if !metric.unit.is_empty() {
+                    text.push_str(" unit=");
+                    escape(text, &metric.unit);
+                }
                 attributes(text, attributes_of);
                 text.push('\n');
             }
@@ -286,4 +289,186 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Entry, ProjectId, Stream, TenantId};
+    use expect_test::{Expect, expect};
+    use opentelemetry_proto::tonic::common::v1::{ArrayValue, KeyValueList};
+    use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::metrics::v1::{
+        Histogram, HistogramDataPoint, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+    };
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Status};
+
+    const NANOS: u64 = 1_700_000_000_123_456_789;
+
+    fn check(signal: Signal, message: &impl Message, expected: &Expect) {
+        let entry = Entry {
+            stream: Stream { tenant: TenantId::new("t").unwrap(), project: ProjectId::new("p").unwrap() },
+            signal,
+            first: 1,
+            records: 1,
+            time_ms: 1_700_000_001_000,
+            node: [0; 4],
+            bytes: message.encode_to_vec().into(),
+        };
+        let entries = vec![Sending { entry: Arc::new(entry), is_resend: false }];
+        expected.assert_eq(&lines(&Delivery { signal, entries }));
+    }
+
+    fn any(value: Value) -> AnyValue {
+        AnyValue { value: Some(value) }
+    }
+
+    fn string(text: &str) -> AnyValue {
+        any(Value::StringValue(text.into()))
+    }
+
+    fn attribute(key: &str, value: AnyValue) -> KeyValue {
+        KeyValue { key: key.into(), value: Some(value), ..KeyValue::default() }
+    }
+
+    fn resource() -> Option<Resource> {
+        let attributes = vec![attribute("service.name", string("shop"))];
+        Some(Resource { attributes, ..Resource::default() })
+    }
+
+    fn check_log(record: LogRecord, expected: &Expect) {
+        let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
+        let resource_logs =
+            vec![ResourceLogs { resource: resource(), scope_logs, ..ResourceLogs::default() }];
+        check(Signal::Logs, &ExportLogsServiceRequest { resource_logs }, expected);
+    }
+
+    #[test]
+    fn a_log_record_is_one_line() {
+        let record = LogRecord {
+            time_unix_nano: NANOS,
+            severity_number: 17,
+            body: Some(string("payment failed")),
+            attributes: vec![attribute("user", string("anna")), attribute("tries", any(Value::IntValue(3)))],
+            ..LogRecord::default()
+        };
+        check_log(
+            record,
+            &expect![[r#"
+            2023-11-14T22:13:20.123Z t/p ERROR [shop] payment failed user="anna" tries=3
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_record_without_a_time_has_the_time_of_its_commit() {
+        check_log(
+            LogRecord::default(),
+            &expect![[r#"
+            2023-11-14T22:13:21.000Z t/p - [shop]
+        "#]],
+        );
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let record = LogRecord {
+            time_unix_nano: NANOS,
+            severity_text: "IN\u{1b}[2JFO".into(),
+            body: Some(string("one\ntwo\r\u{9b}31m\u{202e}three")),
+            attributes: vec![attribute("a\tb", string("\u{7}"))],
+            ..LogRecord::default()
+        };
+        check_log(
+            record,
+            &expect![[r#"
+            2023-11-14T22:13:20.123Z t/p IN\u{1b}[2JFO [shop] one\ntwo\r\u{9b}31m\u{202e}three a\tb="\u{7}"
+        "#]],
+        );
+    }
+
+    #[test]
+    fn nested_values_show_their_shape_and_long_ones_are_cut() {
+        let list = KeyValueList { values: vec![attribute("k", any(Value::BoolValue(true)))] };
+        let array = ArrayValue { values: vec![string("x"), any(Value::KvlistValue(list))] };
+        let record = LogRecord {
+            time_unix_nano: NANOS,
+            body: Some(any(Value::ArrayValue(array))),
+            attributes: vec![attribute("raw", any(Value::BytesValue(vec![0; 9])))],
+            ..LogRecord::default()
+        };
+        check_log(
+            record,
+            &expect![[r#"
+            2023-11-14T22:13:20.123Z t/p - [shop] ["x", {k: true}] raw=(9 bytes)
+        "#]],
+        );
+        let mut text = String::new();
+        escape(&mut text, &"é".repeat(5_000));
+        assert_eq!(text.chars().count(), VALUE_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn a_span_is_one_line() {
+        let span = Span {
+            trace_id: vec![0xab; 16],
+            span_id: vec![1; 8],
+            name: "GET /".into(),
+            start_time_unix_nano: NANOS,
+            end_time_unix_nano: NANOS + 1_500_000,
+            status: Some(Status { code: 2, ..Status::default() }),
+            ..Span::default()
+        };
+        let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+        let resource_spans =
+            vec![ResourceSpans { resource: resource(), scope_spans, ..ResourceSpans::default() }];
+        check(
+            Signal::Traces,
+            &ExportTraceServiceRequest { resource_spans },
+            &expect![[r#"
+            2023-11-14T22:13:20.123Z t/p span 1.500ms [shop] GET / trace=abababababababababababababababab span=0101010101010101 error
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_point_is_one_line() {
+        let point = NumberDataPoint {
+            time_unix_nano: NANOS,
+            attributes: vec![attribute("code", any(Value::IntValue(200)))],
+            value: Some(number_data_point::Value::AsInt(7)),
+            ..NumberDataPoint::default()
+        };
+        let histogram = HistogramDataPoint {
+            time_unix_nano: NANOS,
+            count: 2,
+            sum: Some(0.5),
+            ..HistogramDataPoint::default()
+        };
+        let metric = |name: &str, unit: &str, data| Metric {
+            name: name.into(),
+            unit: unit.into(),
+            data: Some(data),
+            ..Metric::default()
+        };
+        let metrics = vec![
+            metric("requests", "1", metric::Data::Sum(Sum { data_points: vec![point], ..Sum::default() })),
+            metric(
+                "latency",
+                "s",
+                metric::Data::Histogram(Histogram { data_points: vec![histogram], ..Histogram::default() }),
+            ),
+        ];
+        let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
+        let resource_metrics = vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }];
+        check(
+            Signal::Metrics,
+            &ExportMetricsServiceRequest { resource_metrics },
+            &expect![[r#"
+            2023-11-14T22:13:20.123Z t/p point requests 7 unit=1 code=200
+            2023-11-14T22:13:20.123Z t/p point latency count=2 sum=0.5 unit=s
+        "#]],
+        );
+    }
 }

@@ -85,8 +85,8 @@ impl Call {
         self.collected.bytes
     }
 
-    pub fn rows(&mut self, at: Level) -> Result<u32, Fault> {
-        Ok(self.view(at).rows.len() as u32)
+    pub fn rows(&mut self, at: Level) -> u32 {
+        self.view(at).rows.len() as u32
     }
 
     pub fn parents(&mut self, child: Level, parent: Level) -> Result<Vec<u32>, Fault> {

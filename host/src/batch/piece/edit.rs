@@ -177,8 +177,8 @@ impl Call {
     }
 
     /// A string by the hash of its text, any other value by that of its encoded form.
-    pub fn hash_keys(&mut self, of: Places, key: &mut dyn FnMut(&str) -> Option<u32>, hash: &mut dyn FnMut(&str) -> String) -> u32 {
-        self.edit_keys(of, key, &mut |_, value| Some(hash(&String::from_utf8_lossy(value))))
+    pub fn hash_keys(&mut self, of: Places, key: &mut dyn FnMut(&str) -> Option<u32>, hash: &mut dyn FnMut(&[u8]) -> String) -> u32 {
+        self.edit_keys(of, key, &mut |_, value| Some(hash(value)))
     }
 
     fn edit_keys(

@@ -203,7 +203,7 @@ impl Piece {
     }
 
     /// The item rows that are not dropped.
-    pub(super) fn left(&self) -> u32 {
+    pub fn left(&self) -> u32 {
         self.left
     }
 

@@ -59,7 +59,8 @@ impl Fake {
     pub(super) async fn start(script: impl IntoIterator<Item = Answer>) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { script: Mutex::new(script.into_iter().collect()), ..Shared::default() });
+        let shared =
+            Arc::new(Shared { script: Mutex::new(script.into_iter().collect()), ..Shared::default() });
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, shared.clone()));
         Fake { address, shared, _tasks: tasks }
@@ -80,7 +81,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 let shared = shared.clone();
                 async move { Ok::<_, Infallible>(answer(request, shared).await) }
             });
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
         });
     }
 }

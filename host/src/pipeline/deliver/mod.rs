@@ -13,8 +13,8 @@ use crate::net::backoff::{self, Backoff};
 use crate::sinks::{Delivery, SendError, Sending, Sent, Sink};
 use crate::telemetry::Metrics;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -67,17 +67,18 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let window = settings.window.unwrap_or_else(|| sink.window()).max(1);
+    // What is in flight cannot expire: at most half of the share, so that the rest takes what comes.
+    let share_bytes = cursor.journal().share_bytes();
     let joining = Joining {
         records_max: settings.records_max,
-        bytes_max: settings.bytes_max,
+        bytes_max: settings.bytes_max.min(share_bytes / window / 2),
         is_across_tenants: sink.is_told_per_record(),
     };
-    let lane = Lane { name, sink, settings, metrics, is_failing: Arc::default() };
+    let lane = Lane { name, sink, settings, metrics, is_failing: Arc::default(), losses: Arc::default() };
     let mut deliveries = JoinSet::new();
     // Until we are told to stop; then a deadline, up to which the same goes on.
     let mut drain_until = None;
     loop {
-        while deliveries.try_join_next().is_some() {}
         if drain_until.is_some() && cursor.is_done() {
             return;
         }
@@ -86,7 +87,13 @@ pub async fn run(
             taken = cursor.next(joining), if is_window_open => {
                 deliveries.spawn(deliver(lane.clone(), taken));
             }
-            Some(_) = deliveries.join_next(), if !deliveries.is_empty() => {}
+            Some(ended) = deliveries.join_next(), if !deliveries.is_empty() => {
+                if let Err(error) = ended {
+                    // Its entries went back and come again: not at once, or the same bug would spin.
+                    tracing::error!(sink = lane.name, %error, "a delivery ended without a result");
+                    sleep(settings.backoff.first).await;
+                }
+            }
             () = stop.cancelled(), if drain_until.is_none() => {
                 drain_until = Some(Instant::now() + settings.drain_for);
             }
@@ -117,7 +124,18 @@ struct Lane {
     metrics: Metrics,
     /// So that the log tells when trouble begins and ends, and not each attempt.
     is_failing: Arc<AtomicBool>,
+    losses: Arc<Mutex<Losses>>,
 }
+
+/// Records that were lost and not yet told in the log.
+#[derive(Debug, Default)]
+struct Losses {
+    records: u64,
+    told: Option<Instant>,
+}
+
+/// The log tells of losses at most so often: a wrong token would fill it otherwise.
+const TELL_LOSSES_EVERY: Duration = Duration::from_secs(10);
 
 /// Until all entries are finished. What is refused as a whole is halved until it is refused alone.
 async fn deliver(lane: Lane, entries: Vec<InFlight>) {
@@ -194,24 +212,28 @@ impl Lane {
     }
 
     fn reject(&self, in_flight: InFlight, reason: &str) {
-        let (tenant, records) = (&in_flight.entry.stream.tenant, in_flight.entry.records);
-        tracing::warn!(sink = self.name, %tenant, records, reason, "the sink refused records for good");
-        let done = Done::rejected(in_flight.entry.records, "refused");
-        in_flight.finish(&done);
+        let records = in_flight.entry.records;
+        self.tell_lost(records.into(), reason);
+        in_flight.finish(&Done::rejected(records, "refused"));
     }
 
     fn expire(&self, entries: Vec<InFlight>) {
-        let records: u64 = entries.iter().map(|in_flight| u64::from(in_flight.entry.records)).sum();
-        let after = self.settings.retry_for;
-        tracing::warn!(
-            sink = self.name,
-            records,
-            ?after,
-            "records expired: the sink did not take them in time"
-        );
+        let records = entries.iter().map(|in_flight| u64::from(in_flight.entry.records)).sum();
+        self.tell_lost(records, "not taken in time");
         for in_flight in entries {
             let done = Done::expired(in_flight.entry.records, "age");
             in_flight.finish(&done);
+        }
+    }
+
+    fn tell_lost(&self, records: u64, reason: &str) {
+        let mut losses = self.losses.lock().expect("nothing panics while losses are counted");
+        losses.records += records;
+        let now = Instant::now();
+        if losses.told.is_none_or(|told| now - told >= TELL_LOSSES_EVERY) {
+            let records = std::mem::take(&mut losses.records);
+            losses.told = Some(now);
+            tracing::warn!(sink = self.name, records, reason, "records are lost for this sink");
         }
     }
 

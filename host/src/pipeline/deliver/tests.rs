@@ -5,8 +5,8 @@ use super::*;
 use crate::batch::{ProjectId, Signal, Stream, TenantId};
 use crate::journal::{self, Frame, FramePart, Journal, LineTable, Outcome, SinkId, system_clock};
 use crate::net::tls::ClientSettings;
-use crate::sinks::otlp::{self, Compression, Protocol};
 use crate::sinks;
+use crate::sinks::otlp::{self, Compression, Protocol};
 use crate::telemetry::Secret;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::collections::BTreeMap;
@@ -37,8 +37,7 @@ impl World {
 
     /// One entry; every sink that there is.
     async fn commit(&self, tenant: &str, signal: Signal, bytes: &str, records: u32) {
-        let stream =
-            Stream { tenant: TenantId::new(tenant).unwrap(), project: ProjectId::default_project() };
+        let stream = Stream { tenant: TenantId::new(tenant).unwrap(), project: ProjectId::default_project() };
         let pending = self.journal.ledger.receive(&stream.tenant, signal, records.into());
         let outcome = Outcome { acknowledged: records.into(), ..Outcome::default() };
         let sinks = (0..self.sinks.len() as u16).map(SinkId).collect();
@@ -168,7 +167,10 @@ async fn bodies_are_compressed_where_it_is_asked_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_says_when_is_asked_again_then_and_not_before() {
-    let script = vec![Answer::Grpc { code: 8, details: Some(retry_info(40)) }, Answer::Grpc { code: 14, details: None }];
+    let script = vec![
+        Answer::Grpc { code: 8, details: Some(retry_info(40)) },
+        Answer::Grpc { code: 14, details: None },
+    ];
     let (line, seen) = one_entry(Protocol::Grpc, script).await;
     assert_eq!(line.sinks["a"].delivered, 3);
     let pauses: Vec<Duration> = seen.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
@@ -287,7 +289,12 @@ async fn a_delivery_is_bounded_in_records_and_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn one_entry_that_is_refused_costs_no_other() {
-    let fake = Fake::start([Answer::Silence, Answer::Grpc { code: 14, details: None }, Answer::RefuseFrom { bytes: 5 }]).await;
+    let fake = Fake::start([
+        Answer::Silence,
+        Answer::Grpc { code: 14, details: None },
+        Answer::RefuseFrom { bytes: 5 },
+    ])
+    .await;
     let mut world = World::new(&["a"]);
     world.serve(0, grpc(&fake), in_order());
     world.commit("t", Signal::Logs, "0", 1).await;

@@ -1,8 +1,10 @@
 //! Requests on their way to the journal, without a plugin that is loaded.
 
+mod plugins;
+
 use super::*;
 use crate::batch::TenantId;
-use crate::journal::{self, Cursor, Journal, Joining, LedgerTable, SinkId, system_clock};
+use crate::journal::{self, Cursor, Joining, Journal, LedgerTable, SinkId, system_clock};
 use crate::sandbox::OnFailure;
 use crate::telemetry::Metrics;
 use crate::tenants::{self, Credential, Names, Proof, Rights, Tenants, Who};
@@ -95,8 +97,10 @@ impl World {
             let entry = &in_flight.entry;
             let request = ExportLogsServiceRequest::decode(entry.bytes.clone()).unwrap();
             let records = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
-            let bodies: Vec<&str> =
-                records.flat_map(|scope| &scope.log_records).map(|record| text(record.body.as_ref())).collect();
+            let bodies: Vec<&str> = records
+                .flat_map(|scope| &scope.log_records)
+                .map(|record| text(record.body.as_ref()))
+                .collect();
             assert_eq!(bodies.len(), entry.records as usize);
             format!("{}/{}: {}", entry.stream.tenant, entry.stream.project, bodies.join(" "))
         });
@@ -127,7 +131,10 @@ pub(super) fn request(resources: &[(&str, &[&str])]) -> Vec<u8> {
             attributes: attributes.split_whitespace().map(attribute).collect(),
             ..Resource::default()
         }),
-        scope_logs: vec![ScopeLogs { log_records: bodies.iter().map(record).collect(), ..ScopeLogs::default() }],
+        scope_logs: vec![ScopeLogs {
+            log_records: bodies.iter().map(record).collect(),
+            ..ScopeLogs::default()
+        }],
         ..ResourceLogs::default()
     };
     ExportLogsServiceRequest { resource_logs: resources.iter().map(resource).collect() }.encode_to_vec()
@@ -223,7 +230,10 @@ async fn a_record_that_is_too_large_is_left_out_alone() {
     let world = world(vec![to("all", &[], vec![sink("a")])], &[], &["a"]);
     let large = "x".repeat(20_000);
     let receipt = world.submit("own", request(&[("", &["1", &large, "2"])])).await.unwrap();
-    assert_eq!((receipt.rejected, receipt.message.as_str()), (1, "1 records left out: larger than a record may be"));
+    assert_eq!(
+        (receipt.rejected, receipt.message.as_str()),
+        (1, "1 records left out: larger than a record may be")
+    );
     assert_eq!(world.given(0), ["t/default: 1 2"]);
     let line = world.table().line("t", Signal::Logs);
     assert_eq!((line.received, line.refused["record_too_large"], line.committed), (3, 1, 2));
@@ -231,7 +241,10 @@ async fn a_record_that_is_too_large_is_left_out_alone() {
 
 #[tokio::test]
 async fn what_no_pipeline_and_no_condition_takes_is_counted_unrouted() {
-    let only_u = PipelineSettings { tenants: vec!["u".into()], ..to("u", &[], vec![sink_where("a", "env", &["prod"])]) };
+    let only_u = PipelineSettings {
+        tenants: vec!["u".into()],
+        ..to("u", &[], vec![sink_where("a", "env", &["prod"])])
+    };
     let world = world(vec![only_u], &[], &["a"]);
     let body = request(&[
         ("tenant.id=t", &["1"]),
@@ -247,9 +260,14 @@ async fn what_no_pipeline_and_no_condition_takes_is_counted_unrouted() {
 
 #[tokio::test]
 async fn a_batch_is_split_by_the_sinks_that_its_resources_go_to() {
-    let sinks = vec![sink("all"), sink_where("some", "env", &["prod", "stage"]), sink_where("other", "env", &["test"])];
+    let sinks = vec![
+        sink("all"),
+        sink_where("some", "env", &["prod", "stage"]),
+        sink_where("other", "env", &["test"]),
+    ];
     let world = world(vec![to("p", &[], sinks)], &[], &["all", "some", "other"]);
-    let body = request(&[("env=prod", &["1", "2"]), ("env=test", &["3"]), ("env=stage", &["4"]), ("", &["5"])]);
+    let body =
+        request(&[("env=prod", &["1", "2"]), ("env=test", &["3"]), ("env=stage", &["4"]), ("", &["5"])]);
     world.submit("own", body).await.unwrap();
     let mut all = world.given(0);
     all.sort();
@@ -303,7 +321,8 @@ async fn a_small_part_does_not_keep_the_whole_request_in_memory() {
 
 #[tokio::test]
 async fn a_guard_that_is_not_loaded_refuses_retryably_and_other_pipelines_serve() {
-    let guarded = PipelineSettings { tenants: vec!["t".into()], ..to("guarded", &["redact"], vec![sink("a")]) };
+    let guarded =
+        PipelineSettings { tenants: vec!["t".into()], ..to("guarded", &["redact"], vec![sink("a")]) };
     let slots = [missing("redact", true, OnFailure::Drop)];
     let world = world(vec![guarded, to("rest", &[], vec![sink("a")])], &slots, &["a"]);
     assert_eq!(world.pipeline.not_loaded(), ["redact"]);
@@ -314,7 +333,8 @@ async fn a_guard_that_is_not_loaded_refuses_retryably_and_other_pipelines_serve(
     assert!(after >= Duration::from_secs(1) && after <= Duration::from_secs(5));
     assert!(world.given(0).is_empty());
 
-    let receipt = world.submit("agent", request(&[("tenant.id=t", &["3"]), ("tenant.id=u", &["4"])])).await.unwrap();
+    let receipt =
+        world.submit("agent", request(&[("tenant.id=t", &["3"]), ("tenant.id=u", &["4"])])).await.unwrap();
     assert_eq!(receipt.rejected, 1);
     assert_eq!(receipt.message, "1 records left out: plugin `redact` is not loaded");
     assert_eq!(world.given(0), ["u/default: 4"]);
