@@ -3,15 +3,28 @@
 use super::super::bindings::trommel::plugin::batch::{
     self as wit, BoolColumn, DoubleColumn, Hits, IntColumn, Packed, TextColumn,
 };
-use super::super::limits::{HIT_COST, TEXT_COST};
+use super::super::limits::{HIT_COST, Stop, TEXT_COST};
 use super::super::rights::Need;
-use super::{State, free, reads, reads_places, writes, writes_places};
+use super::{State, free, reads, reads_places, too_much, writes, writes_places};
 use crate::batch::{self, Call, Level, Places, Signal};
 use wasmtime::Result;
+
+/// Texts that `matches` hands over at once.
+const MATCHES_BYTES_MAX: u64 = 16 << 20;
+/// Masks that one call of `mask-keys` may put in, at most.
+const MASKS_BYTES_MAX: usize = 64 << 20;
+/// An attribute takes so many bytes at least: tags and lengths of the entry, of its key and of its value.
+const VALUE_BYTES_MIN: usize = 6;
 
 /// Bytes that a list of strings takes on its way.
 fn size_of_texts(texts: &[String]) -> usize {
     texts.iter().map(|text| text.len() + TEXT_COST as usize).sum()
+}
+
+/// Bytes that `replace` will put in.
+fn size_of_replacements(which: &batch::Hits, by: &[String]) -> usize {
+    let Some(last) = by.len().checked_sub(1) else { return 0 };
+    which.patterns.iter().map(|pattern| by[(*pattern as usize).min(last)].len()).sum()
 }
 
 fn size_of_hits(hits: &Hits) -> usize {
@@ -41,7 +54,7 @@ impl wit::Host for State {
     }
 
     fn rows(&mut self, at: wit::Level) -> Result<u32> {
-        self.read("rows", free, |call, _| Ok(call.rows(level(at))?), |_| 4)
+        self.read("rows", free, |call, _| Ok(call.rows(level(at))), |_| 4)
     }
 
     fn parents(&mut self, child: wit::Level, parent: wit::Level) -> Result<Vec<u32>> {
@@ -214,6 +227,7 @@ impl wit::Host for State {
         let of = places(of);
         let size = size_of_hits(&which) + size_of_texts(&by);
         let which = hits(which);
+        self.expect_output("replace", size_of_replacements(&which, &by))?;
         self.edit("replace", writes_places(of), size, |call| call.replace(of, &which, &by))
     }
 
@@ -221,6 +235,7 @@ impl wit::Host for State {
         let of = places(of);
         let set = self.set(patterns);
         let size = size_of_texts(&by);
+        let output_bytes_left = self.output_bytes_left().unwrap_or(0);
         let allow =
             move |shared: &super::Shared| reads_places(of)(shared).and_then(|()| writes_places(of)(shared));
         self.edit_with("search-and-replace", allow, size, |call, meter| {
@@ -230,6 +245,9 @@ impl wit::Host for State {
             };
             if !found.texts.is_empty() {
                 meter.charge(found.texts.len() as u64 * HIT_COST)?;
+                if size_of_replacements(&found, &by) > output_bytes_left {
+                    return Err(too_much("search-and-replace").into());
+                }
                 call.replace(of, &found, &by);
             }
             Ok(found.texts.len() as u32)
@@ -240,6 +258,16 @@ impl wit::Host for State {
         let of = places(of);
         self.charge(size_of_hits(&which) as u64)?;
         let which = hits(which);
+        let bytes: u64 = which
+            .starts
+            .iter()
+            .zip(&which.ends)
+            .map(|(start, end)| u64::from(end.saturating_sub(*start)))
+            .sum();
+        if bytes > MATCHES_BYTES_MAX {
+            let text = format!("matches: the texts take more than {MATCHES_BYTES_MAX} bytes");
+            return Err(self.stopped(Stop::Output(text)));
+        }
         self.read(
             "matches",
             reads_places(of),
@@ -288,6 +316,12 @@ impl wit::Host for State {
         let of = places(of);
         let set = self.set(patterns);
         let size = size_of_texts(&by);
+        // How many values there will be is not known yet: what a value takes at least tells how many at most.
+        let values_max = self.piece_bytes / VALUE_BYTES_MIN + 1024;
+        let longest = by.iter().map(String::len).max().unwrap_or(0);
+        if longest.saturating_mul(values_max) > MASKS_BYTES_MAX {
+            return Err(self.stopped(too_much("mask-keys")));
+        }
         self.edit_with("mask-keys", writes_places(of), size, |call, meter| {
             meter.charge(bytes)?;
             Ok(set?.with_keys(|matches| call.mask_keys(of, matches, &by)))
@@ -302,7 +336,7 @@ impl wit::Host for State {
         self.edit_with("hash-keys", writes_places(of), 0, |call, meter| {
             let key = key?;
             meter.charge(bytes)?;
-            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |value| key.of(value.as_bytes()))))
+            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |value| key.of(value))))
         })
     }
 
@@ -372,6 +406,8 @@ impl wit::Host for State {
         let size = size_of(&to.rows) * 2 + size_of_texts(&to.strings) + key.len();
         let to = batch::TextColumn { rows: to.rows, index: to.index, strings: to.strings };
         let need = writes(Need::Key(at, &key));
+        let texts = to.index.iter().filter_map(|at| to.strings.get(*at as usize)).map(String::len);
+        self.expect_output("set-text-attribute", texts.sum::<usize>() + key.len() * to.rows.len())?;
         self.edit("set-text-attribute", need, size, |call| call.set_text_attribute(at, &key, &to))
     }
 
@@ -379,6 +415,7 @@ impl wit::Host for State {
         let at = level(at);
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
+        self.expect_output("set-int-attribute", size + key.len() * to.rows.len())?;
         self.edit("set-int-attribute", need, size, |call| {
             call.set_int_attribute(at, &key, &batch::IntColumn { rows: to.rows, values: to.values })
         })
@@ -388,6 +425,7 @@ impl wit::Host for State {
         let at = level(at);
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
+        self.expect_output("set-double-attribute", size + key.len() * to.rows.len())?;
         self.edit("set-double-attribute", need, size, |call| {
             call.set_double_attribute(at, &key, &batch::DoubleColumn { rows: to.rows, values: to.values })
         })
@@ -397,6 +435,7 @@ impl wit::Host for State {
         let at = level(at);
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
+        self.expect_output("set-bool-attribute", size + key.len() * to.rows.len())?;
         self.edit("set-bool-attribute", need, size, |call| {
             call.set_bool_attribute(at, &key, &batch::BoolColumn { rows: to.rows, values: to.values })
         })
@@ -407,6 +446,7 @@ impl wit::Host for State {
         let size = size_of(&rows) + key.len() + to.len();
         let (from, onto) = (reads(Need::Key(at, &key)), writes(Need::Key(at, &to)));
         let allow = |shared: &super::Shared| from(shared).and_then(|()| onto(shared));
+        self.expect_output("copy-attribute", size + to.len() * rows.len())?;
         self.edit("copy-attribute", allow, size, |call| call.copy_attribute(at, &key, &to, &rows))
     }
 

@@ -59,8 +59,18 @@ fn a_call_that_is_stopped_retires_its_instance() {
         "",
         PluginError::Output("handed more than 1048576 bytes to one host function".into()),
     );
-    let flood = "set-text-attribute: the edits of the call take more than 1048576 bytes";
-    check("output-flood", "", PluginError::Output(flood.into()));
+    let worth = "the edits of the call take more bytes than a piece of this size is worth";
+    for (mode, function) in [
+        ("output-flood", "set-text-attribute"),
+        ("long-key", "set-int-attribute"),
+        ("replace-bomb", "replace"),
+        ("redact-bomb", "search-and-replace"),
+        ("mask-bomb", "mask-keys"),
+    ] {
+        check(mode, r#", "pattern": "[a-z]""#, PluginError::Output(format!("{function}: {worth}")));
+    }
+    let texts = "matches: the texts take more than 16777216 bytes";
+    check("matches-bomb", "", PluginError::Output(texts.into()));
 }
 
 #[test]

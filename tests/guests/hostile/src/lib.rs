@@ -9,7 +9,7 @@ use exports::trommel::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use exports::trommel::plugin::processor::Guest as Processor;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
-use trommel::plugin::types::{Hits, Level, Places, Signal, TextColumn};
+use trommel::plugin::types::{self, Hits, Level, Places, Signal, TextColumn};
 use trommel::plugin::{alerts, batch, host, series, store};
 
 /// `name;reads;writes;needs;`, filled up with `.`: always 320 bytes.
@@ -187,6 +187,25 @@ impl Processor for Hostile {
                     );
                 }
             }
+            "long-key" => {
+                let rows: Vec<u32> = (0..batch::rows(Level::Item)).collect();
+                let values = vec![1; rows.len()];
+                batch::set_int_attribute(
+                    Level::Item,
+                    &"k".repeat(500_000),
+                    &types::IntColumn { rows, values },
+                );
+            }
+            "replace-bomb" => batch::replace(ALL, &many_hits(1), &["x".repeat(500_000)]),
+            "matches-bomb" => {
+                batch::matches(ALL, &many_hits(100_000));
+            }
+            "redact-bomb" => {
+                batch::search_and_replace(patterns, ALL, &["x".repeat(500_000)]);
+            }
+            "mask-bomb" => {
+                batch::mask_keys(patterns, ALL, &["x".repeat(500_000)]);
+            }
             "hostcall-flood" => host::log(host::LogLevel::Info, &"x".repeat(8 << 20)),
             "log-flood" => {
                 for at in 0..2_000 {
@@ -267,23 +286,22 @@ fn everything() -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("{what} has {found} entries, not {expected}")),
     };
-    let on = |holds: bool| if holds { items } else { 0 };
     assert!(!batch::tenant().is_empty() && !batch::project().is_empty());
     expect("parents", batch::parents(Level::Item, Level::Scope).len(), items)?;
-    expect("severities", batch::severities().len(), on(is(Signal::Logs)))?;
-    expect("kinds", batch::kinds().len(), on(!is(Signal::Logs)))?;
-    expect("statuses", batch::statuses().len(), on(is(Signal::Traces)))?;
+    expect("severities", batch::severities().len(), items)?;
+    expect("kinds", batch::kinds().len(), items)?;
+    expect("statuses", batch::statuses().len(), items)?;
     expect("times", batch::times().len(), items)?;
     expect("end-times", batch::end_times().len(), items)?;
-    expect("numbers", batch::numbers().len(), on(is(Signal::Metrics)))?;
-    expect("counts", batch::counts().len(), on(is(Signal::Metrics)))?;
-    expect("temporalities", batch::temporalities().len(), on(is(Signal::Metrics)))?;
+    expect("numbers", batch::numbers().len(), items)?;
+    expect("counts", batch::counts().len(), items)?;
+    expect("temporalities", batch::temporalities().len(), items)?;
     expect("trace-ids", batch::trace_ids().len(), items * 16)?;
     expect("span-ids", batch::span_ids().len(), items * 8)?;
     expect("parent-span-ids", batch::parent_span_ids().len(), items * 8)?;
     expect("trace-fractions", batch::trace_fractions().len(), items)?;
     expect("randomness", batch::randomness().len(), items)?;
-    expect("trace-states", batch::trace_states().len(), on(is(Signal::Traces)))?;
+    expect("trace-states", batch::trace_states().len(), items)?;
     let texts = batch::texts(ALL).len();
     expect("packed-texts", batch::packed_texts(ALL).ends.len(), texts)?;
     for place in [
@@ -308,6 +326,9 @@ fn everything() -> Result<(), String> {
             if rows.is_empty() || column.rows.len() > rows.len() {
                 return Err(format!("{key} is in {} rows, as text in {}", rows.len(), column.rows.len()));
             }
+            if level == Level::Resource {
+                batch::copy_attribute(level, &key, "copy", &rows);
+            }
             batch::int_attribute(level, &key);
             batch::double_attribute(level, &key);
             batch::bool_attribute(level, &key);
@@ -330,8 +351,7 @@ fn everything() -> Result<(), String> {
             "bool",
             &BoolColumn { rows: rows.clone(), values: vec![true; number] },
         );
-        batch::copy_attribute(level, "text", "copy", &rows);
-        batch::hash_attribute(level, "text", "join");
+        batch::hash_attribute(level, "e", "join");
         batch::remove_attribute(level, "none");
         batch::remove_attribute_from(level, "none", &rows);
     }
@@ -351,6 +371,15 @@ fn everything() -> Result<(), String> {
 fn sees_poison() -> bool {
     let poison = setting("text").unwrap_or("poison".into());
     batch::texts(Places::BODY).iter().any(|text| text.contains(&poison))
+}
+
+fn many_hits(end: u32) -> Hits {
+    Hits {
+        texts: vec![0; 10_000],
+        patterns: vec![0; 10_000],
+        starts: vec![0; 10_000],
+        ends: vec![end; 10_000],
+    }
 }
 
 fn edit_all() {
