@@ -243,6 +243,28 @@ fn tenants_never_share_an_instance_unless_the_operator_says_so() {
 }
 
 #[test]
+fn calls_at_the_same_time_have_instances_of_their_own() {
+    let config = r#"{"mode": "redact", "pattern": "[a-z]+@[a-z.]+"}"#;
+    let mut settings = settings(config);
+    settings.instance = Instance::Shared;
+    let plugin = sandbox().load_bytes(&settings, guest()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let plugin = &plugin;
+            scope.spawn(move || {
+                for call in 0..50 {
+                    let body = format!("{thread} {call} a@b.c");
+                    let called = plugin.process(piece(&[&body]), None, NOW);
+                    called.result.unwrap();
+                    assert_eq!(bodies(called.piece).1, [format!("{thread} {call} [redacted]")]);
+                }
+            });
+        }
+    });
+    assert!((1..=4).contains(&plugin.idle_instances()));
+}
+
+#[test]
 fn idle_instances_are_bounded() {
     let plugin = hostile("noop");
     for tenant in 0..80 {
