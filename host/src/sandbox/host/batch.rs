@@ -5,8 +5,9 @@ use super::super::bindings::trommel::plugin::batch::{
 };
 use super::super::limits::{HIT_COST, Stop, TEXT_COST};
 use super::super::rights::Need;
+use super::shapes::{hits, level, places, size_of, size_of_hits, size_of_replacements, size_of_texts};
 use super::{State, free, reads, reads_places, too_much, writes, writes_places};
-use crate::batch::{self, Call, Level, Places, Signal};
+use crate::batch::{self, Call, Signal};
 use wasmtime::Result;
 
 /// Texts that `matches` hands over at once.
@@ -15,25 +16,6 @@ const MATCHES_BYTES_MAX: u64 = 16 << 20;
 const MASKS_BYTES_MAX: usize = 64 << 20;
 /// An attribute takes so many bytes at least: tags and lengths of the entry, of its key and of its value.
 const VALUE_BYTES_MIN: usize = 6;
-
-/// Bytes that a list of strings takes on its way.
-fn size_of_texts(texts: &[String]) -> usize {
-    texts.iter().map(|text| text.len() + TEXT_COST as usize).sum()
-}
-
-/// Bytes that `replace` will put in.
-fn size_of_replacements(which: &batch::Hits, by: &[String]) -> usize {
-    let Some(last) = by.len().checked_sub(1) else { return 0 };
-    which.patterns.iter().map(|pattern| by[(*pattern as usize).min(last)].len()).sum()
-}
-
-fn size_of_hits(hits: &Hits) -> usize {
-    hits.texts.len() * HIT_COST as usize
-}
-
-fn size_of<T>(values: &[T]) -> usize {
-    size_of_val(values)
-}
 
 impl wit::Host for State {
     fn holds(&mut self) -> Result<wit::Signal> {
@@ -500,34 +482,4 @@ impl wit::Host for State {
             size_of(&offsets) * 2 + by.iter().map(|piece| piece.len() + TEXT_COST as usize).sum::<usize>();
         self.edit("splice", writes(Need::Name("raw")), size, |call| call.splice(&offsets, &lengths, &by))
     }
-}
-
-fn level(at: wit::Level) -> Level {
-    match at {
-        wit::Level::Resource => Level::Resource,
-        wit::Level::Scope => Level::Scope,
-        wit::Level::Metric => Level::Metric,
-        wit::Level::Item => Level::Item,
-        wit::Level::Event => Level::Event,
-    }
-}
-
-fn places(of: wit::Places) -> Places {
-    const BITS: [(wit::Places, Places); 9] = [
-        (wit::Places::BODY, Places::BODY),
-        (wit::Places::NAME, Places::NAME),
-        (wit::Places::EVENT_NAME, Places::EVENT_NAME),
-        (wit::Places::DESCRIPTION, Places::DESCRIPTION),
-        (wit::Places::ITEM_ATTRIBUTES, Places::ITEM_ATTRIBUTES),
-        (wit::Places::EVENT_ATTRIBUTES, Places::EVENT_ATTRIBUTES),
-        (wit::Places::METRIC_ATTRIBUTES, Places::METRIC_ATTRIBUTES),
-        (wit::Places::SCOPE_ATTRIBUTES, Places::SCOPE_ATTRIBUTES),
-        (wit::Places::RESOURCE_ATTRIBUTES, Places::RESOURCE_ATTRIBUTES),
-    ];
-    let set = BITS.iter().filter(|(bit, _)| of.contains(*bit));
-    Places(set.fold(0, |bits, (_, place)| bits | place.0))
-}
-
-fn hits(which: Hits) -> batch::Hits {
-    batch::Hits { texts: which.texts, patterns: which.patterns, starts: which.starts, ends: which.ends }
 }

@@ -6,6 +6,7 @@
 
 mod batch;
 mod common;
+mod shapes;
 
 use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
