@@ -22,7 +22,7 @@ pub use entry::Entry;
 pub use ids::{ProjectId, RecordId, Stream, TenantId};
 pub use items::{ItemParts, Items};
 pub use part::Batch;
-pub use piece::{Call, Fault, Hits, Level, Piece, Places, TextColumn};
+pub use piece::{Call, Committed, Fault, Hits, Level, Piece, Places, TextColumn, Texts};
 pub use request::{Claim, Claimed, IdentityKeys, Request, Resource, Stamped};
 pub use splice::{Edit, splice};
 pub use written::Written;

@@ -34,15 +34,39 @@ pub(super) fn walk(signal: Signal, bytes: &[u8]) -> Result<Found, Malformed> {
     if u32::try_from(bytes.len()).is_err() {
         return Err(Malformed { offset: 0, expected: "less than 4 GiB" });
     }
-    let kind = match signal {
+    let mut walk = Walk { found: Found::default(), data: 0, heads: [false; 2], fault: None };
+    match walk.request(request_kind(signal), bytes) {
+        Ok(()) => Ok(walk.found),
+        Err(Stop) => Err(walk.fault.expect("whoever stops the walk says why")),
+    }
+}
+
+/// The kind of message that a request of this signal is.
+pub(super) fn request_kind(signal: Signal) -> u8 {
+    match signal {
         Signal::Logs => LOGS_REQUEST,
         Signal::Traces => TRACES_REQUEST,
         Signal::Metrics => METRICS_REQUEST,
-    };
-    let mut walk = Walk { found: Found::default(), data: 0, heads: [false; 2], fault: None };
-    match walk.request(kind, bytes) {
-        Ok(()) => Ok(walk.found),
-        Err(Stop) => Err(walk.fault.expect("whoever stops the walk says why")),
+    }
+}
+
+/// What stands in a length-delimited field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A message of this kind.
+    Message(u8),
+    /// A string or bytes.
+    Whole,
+    /// Packed numbers, or a field that OTLP does not know.
+    Other,
+}
+
+/// What stands in field `number` of a message.
+pub(super) fn content(kind: u8, number: u32) -> Content {
+    match look(kind, number.into(), super::wire::LENGTH) {
+        Ok(op @ MESSAGE..) => Content::Message(op - MESSAGE),
+        Ok(TEXT | BYTES) => Content::Whole,
+        _ => Content::Other,
     }
 }
 
