@@ -2,8 +2,7 @@
 //!
 //! No list names them: a folder with a `Cargo.toml` is a plugin. All of them are one cargo workspace, built by
 //! one call of cargo with a target folder of its own, because the outer cargo holds the lock of its target
-//! folder until this script returns. The path of this checkout does not enter the components, so that the
-//! same sources give the same bytes anywhere.
+//! folder until this script returns. Where this checkout lies does not show in the messages of the components.
 
 use std::collections::hash_map::DefaultHasher;
 use std::error::Error;
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the plugins do not build: {error}");
+            println!("cargo::error=the plugins do not build: {}", error.to_string().replace('\n', " "));
             ExitCode::FAILURE
         }
     }
@@ -29,7 +28,7 @@ fn main() -> ExitCode {
 fn build() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for watched in ["plugins", "sdk/rust", "tests/guests"] {
+    for watched in ["plugins", "sdk/rust", "tests/guests", "wit"] {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     let plugins = crates_below(&root.join("plugins"))?;
@@ -115,7 +114,7 @@ fn compile(root: &Path, target_dir: &Path) -> Result<(), Box<dyn Error>> {
     let status = cargo.status()?;
     if !status.success() {
         return Err(format!(
-            "cargo ended with {status}; its messages stand above, and \
+            "cargo ended with {status}; its messages are in the output of this script, and \
              `cd plugins && cargo build --release --target {TARGET}` shows them alone"
         )
         .into());

@@ -36,16 +36,27 @@ mod tests {
     #[test]
     fn no_component_asks_for_more_than_our_interfaces() {
         for (name, component) in BUNDLED_COMPONENTS.iter().chain(GUESTS_COMPONENTS) {
-            for import in imports(component) {
-                assert!(import.starts_with("trommel:plugin/"), "{name} imports {import}");
+            let (imports, exports) = interfaces(component);
+            assert!(!imports.is_empty());
+            for interface in imports.iter().chain(&exports) {
+                assert!(interface.starts_with("trommel:plugin/"), "{name}: {interface}");
             }
         }
     }
 
-    /// Of the component itself; what the modules and components inside it import, it gives to them.
-    fn imports(component: &[u8]) -> Vec<String> {
+    #[test]
+    fn only_a_ticking_plugin_exports_a_timer() {
+        let exports = |name| interfaces(guest(name).unwrap()).1;
+        let plain = ["trommel:plugin/lifecycle@0.1.0", "trommel:plugin/processor@0.1.0"];
+        assert_eq!(exports("first-filter"), plain);
+        assert_eq!(exports("ticking"), [plain.as_slice(), &["trommel:plugin/timer@0.1.0"]].concat());
+    }
+
+    /// What the component itself imports and exports, sorted; what the modules and components inside it ask for, it
+    /// gives to them.
+    fn interfaces(component: &[u8]) -> (Vec<String>, Vec<String>) {
         use wasmparser::Payload;
-        let (mut depth, mut imports) = (0, Vec::new());
+        let (mut depth, mut imports, mut exports) = (0, Vec::new(), Vec::new());
         for payload in wasmparser::Parser::new(0).parse_all(component) {
             match payload.unwrap() {
                 Payload::Version { .. } => depth += 1,
@@ -53,10 +64,14 @@ mod tests {
                 Payload::ComponentImportSection(section) if depth == 1 => {
                     imports.extend(section.into_iter().map(|import| import.unwrap().name.name.to_string()));
                 }
+                Payload::ComponentExportSection(section) if depth == 1 => {
+                    exports.extend(section.into_iter().map(|export| export.unwrap().name.name.to_string()));
+                }
                 _ => {}
             }
         }
-        assert!(!imports.is_empty());
-        imports
+        imports.sort();
+        exports.sort();
+        (imports, exports)
     }
 }

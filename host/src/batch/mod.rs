@@ -13,6 +13,8 @@ mod part;
 mod piece;
 mod request;
 mod splice;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod walk;
 mod wire;
@@ -22,7 +24,7 @@ pub use entry::Entry;
 pub use ids::{ProjectId, RecordId, Stream, TenantId};
 pub use items::{ItemParts, Items};
 pub use part::Batch;
-pub use piece::{Call, Committed, Fault, Hits, Level, Piece, Places, TextColumn, Texts};
+pub use piece::{BoolColumn, Call, Committed, DoubleColumn, Fault, Hits, IntColumn, Level, Packed, Piece, Places, TextColumn, Texts};
 pub use request::{Claim, Claimed, IdentityKeys, Request, Resource, Stamped};
 pub use splice::{Edit, splice};
 pub use written::Written;

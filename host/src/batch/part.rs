@@ -65,19 +65,24 @@ impl Batch {
     /// Cuts the batch into pieces for the plugins: at most `records_max` records and `bytes_max` bytes of records
     /// each; a larger record stands alone. The stamps are seen in the pieces.
     pub fn pieces(&self, records_max: usize, bytes_max: usize) -> Vec<Piece> {
+        self.rows(records_max, bytes_max).into_iter().map(|rows| self.piece(rows)).collect()
+    }
+
+    /// The rows of each piece.
+    pub(super) fn rows(&self, records_max: usize, bytes_max: usize) -> Vec<Rows> {
         let mut pieces = Vec::new();
         let mut cut = Cut::default();
         for standing in Tree::over(self.signal, &self.bytes) {
             let length = standing.item.field.end - standing.item.field.content;
             let records = cut.rows.items.len();
             if records > 0 && (records >= records_max || cut.bytes + length > bytes_max) {
-                pieces.push(self.piece(std::mem::take(&mut cut).rows));
+                pieces.push(std::mem::take(&mut cut).rows);
             }
             cut.add(&standing);
             cut.bytes += length;
         }
         if !cut.rows.items.is_empty() {
-            pieces.push(self.piece(cut.rows));
+            pieces.push(cut.rows);
         }
         pieces
     }

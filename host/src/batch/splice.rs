@@ -43,6 +43,7 @@ pub fn splice(bytes: &[u8], edits: &[Edit]) -> Vec<u8> {
         order: &order,
         next: 0,
         patches: Vec::with_capacity(edits.len() * 2),
+        gone_end: 0,
         gone: 0..0,
     };
     let delta = plan.message(0, bytes.len(), 0);
@@ -74,7 +75,9 @@ struct Plan<'a> {
     next: usize,
     /// In the order of the document, without overlap.
     patches: Vec<Patch>,
-    /// What the last edit replaced: edits of messages that begin in it are ignored.
+    /// What the last edit replaced ends here; edits that begin before are ignored.
+    gone_end: usize,
+    /// Where the contents begin of the messages that went with it; their edits are ignored as well.
     gone: Range<usize>,
 }
 
@@ -115,7 +118,7 @@ impl<'a> Plan<'a> {
     }
 
     fn is_gone(&self, edit: &Edit) -> bool {
-        edit.range.start < self.gone.end || self.gone.contains(&edit.owner)
+        edit.range.start < self.gone_end || self.gone.contains(&edit.owner)
     }
 
     /// Plans an edit of the message at hand, the next fields of which are `rest`.
@@ -129,7 +132,9 @@ impl<'a> Plan<'a> {
             return 0;
         }
         if !edit.range.is_empty() {
-            self.gone = edit.range.clone();
+            self.gone_end = edit.range.end;
+            // A field's own message begins where the field does; a message in it begins later, at its end if empty.
+            self.gone = edit.range.start + usize::from(!edit.is_content)..edit.range.end + 1;
         }
         self.patches.push(Patch { range: edit.range.clone(), with: With::Edit(index) });
         edit.with.len() as isize - edit.range.len() as isize
@@ -157,6 +162,9 @@ impl<'a> Plan<'a> {
         let header = self.patches.len();
         self.patches.push(Patch { range: field.content..field.content, with: With::Nothing });
         let grown = self.message(field.content, field.end, depth + 1);
+        if self.patches.len() == header + 1 {
+            self.patches.pop();
+        }
         if grown == 0 {
             return 0;
         }
@@ -174,4 +182,28 @@ fn reach(rest: &mut Fields<'_>, position: usize) -> bool {
         }
     }
     rest.at() == position
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::wire::put_field;
+
+    fn edit(owner: usize, range: Range<usize>, with: &'static [u8]) -> Edit {
+        Edit { owner, range, is_content: false, with: Bytes::from_static(with) }
+    }
+
+    #[test]
+    fn insertions_at_the_ends_of_messages_stay_in_them() {
+        let mut inner = Vec::new();
+        put_field(&mut inner, 1, b"a");
+        put_field(&mut inner, 2, b"b");
+        let mut bytes = Vec::new();
+        put_field(&mut bytes, 1, &inner);
+        put_field(&mut bytes, 1, &inner);
+        // bytes: 0a 06 (2)0a 01 a 12 01 b (8)0a 06 (10)...
+        let edits = [edit(2, 5..8, b"\x1a\x00"), edit(2, 8..8, b"\x22\x00"), edit(10, 16..16, b"\x22\x00")];
+        let out = splice(&bytes, &edits);
+        assert_eq!(out, b"\x0a\x07\x0a\x01a\x1a\x00\x22\x00\x0a\x08\x0a\x01a\x12\x01b\x22\x00");
+    }
 }

@@ -32,19 +32,19 @@ impl Batch {
         let (batch, restored) = if pieces.iter().any(Piece::is_rewritten) {
             self.joined(pieces, keys)
         } else {
-            self.edited(pieces, keys)
+            let changes = pieces.into_iter().map(|piece| (piece.items(), piece.changes())).collect();
+            self.edited(changes, keys)
         };
         Written { batch, restored, routes }
     }
 
-    /// One splice of all edits.
-    fn edited(mut self, pieces: Vec<Piece>, keys: &IdentityKeys) -> (Batch, u32) {
+    /// One splice of all edits. With each piece's changes comes the number of its records, dropped or not.
+    pub(super) fn edited(mut self, changes: Vec<(u32, Changes)>, keys: &IdentityKeys) -> (Batch, u32) {
         let mut sources = vec![std::mem::take(&mut self.stamps)];
         let mut dropped = Vec::new();
         let mut before = 0;
-        for piece in pieces {
-            let records = piece.items();
-            if let Changes::Edits { edits, dropped: rows } = piece.changes() {
+        for (records, changes) in changes {
+            if let Changes::Edits { edits, dropped: rows } = changes {
                 dropped.extend(rows.into_iter().map(|row| before + row));
                 sources.push(edits);
             }
@@ -148,7 +148,7 @@ fn routes(pieces: &[Piece]) -> Option<Vec<Option<Arc<str>>>> {
 }
 
 /// One list of edits in the order of the document, from several of which a later one wins.
-fn merge(sources: Vec<Vec<Edit>>) -> Vec<Edit> {
+pub(super) fn merge(sources: Vec<Vec<Edit>>) -> Vec<Edit> {
     let mut filled: Vec<Vec<Edit>> = sources.into_iter().filter(|edits| !edits.is_empty()).collect();
     if filled.len() <= 1 {
         return filled.pop().unwrap_or_default();

@@ -8,6 +8,9 @@ mod follow;
 mod ledger;
 mod memory;
 
+#[cfg(test)]
+mod tests;
+
 pub use cursor::{Cursor, InFlight, Joining};
 pub use follow::{Followed, Follower};
 pub use ledger::{Done, Ledger, LedgerTable, Line, LineTable, Outcome, Pending, Reason, SinkTable};

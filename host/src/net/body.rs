@@ -306,3 +306,186 @@ impl Inflation {
         Ok(read < step)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+    use std::convert::Infallible;
+
+    const LIMITS: Limits = Limits { bytes_max: 100_000, idle_deadline: Duration::from_secs(10) };
+
+    fn body(bytes: &[u8], chunk: usize) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        let chunks: Vec<Bytes> = bytes.chunks(chunk).map(Bytes::copy_from_slice).collect();
+        StreamBody::new(stream::iter(chunks.into_iter().map(|chunk| Ok(Frame::data(chunk)))))
+    }
+
+    fn stalling(bytes: &[u8]) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        let first = stream::iter([Ok(Frame::data(Bytes::copy_from_slice(bytes)))]);
+        StreamBody::new(futures_util::StreamExt::chain(first, stream::pending()))
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn compressed(bytes: &[u8], encoding: Encoding) -> Vec<u8> {
+        match encoding {
+            Encoding::Identity => bytes.to_vec(),
+            Encoding::Gzip => gzip(bytes),
+            Encoding::Zstd => zstd::encode_all(bytes, 1).unwrap(),
+        }
+    }
+
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 1u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    const ALL: [Encoding; 3] = [Encoding::Identity, Encoding::Gzip, Encoding::Zstd];
+
+    /// The outcome, and the room that was taken.
+    async fn read(
+        body: impl Body<Data = Bytes> + Unpin,
+        limits: Limits,
+        length: Option<usize>,
+        encoding: Encoding,
+        room: usize,
+    ) -> (Result<Bytes, Fault<&'static str>>, usize) {
+        let mut taken = 0;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut reader = Reader::new(body, limits, deadline, |bytes| {
+            if taken + bytes > room {
+                return Err("full");
+            }
+            taken += bytes;
+            Ok(())
+        });
+        let outcome = reader.rest(length, encoding).await;
+        drop(reader);
+        (outcome, taken)
+    }
+
+    #[tokio::test]
+    async fn bodies_come_out_whole_in_any_encoding_and_chunking() {
+        for encoding in ALL {
+            for length in [0, 1, 1000, 65_535, 65_536, 65_537, 99_999, 100_000] {
+                // Compressible: what is larger on the wire than the limit is refused.
+                let bytes: Vec<u8> = noise(length).iter().map(|byte| byte & 15).collect();
+                let wire = compressed(&bytes, encoding);
+                for chunk in [1 << 20, 10_000, 999] {
+                    let (outcome, taken) = read(body(&wire, chunk), LIMITS, None, encoding, usize::MAX).await;
+                    assert!(outcome.as_deref() == Ok(&bytes[..]), "{encoding:?} {length} {chunk}");
+                    assert!(
+                        taken >= bytes.len() && taken <= LIMITS.bytes_max,
+                        "{encoding:?} {length}: {taken}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn too_large_is_found_before_and_after_decompression_and_costs_the_limit() {
+        for encoding in ALL {
+            for bytes in [noise(100_001), vec![0; 10_000_000]] {
+                let wire = compressed(&bytes, encoding);
+                let (outcome, taken) = read(body(&wire, 5000), LIMITS, None, encoding, usize::MAX).await;
+                assert_eq!(outcome, Err(Fault::TooLarge), "{encoding:?}");
+                assert!(taken <= LIMITS.bytes_max, "{encoding:?}: {taken}");
+            }
+        }
+        // What is only announced costs nothing.
+        let announced = read(stalling(b"x"), LIMITS, Some(1 << 30), Encoding::Identity, usize::MAX).await;
+        assert_eq!(announced, (Err(Fault::TooLarge), 0));
+    }
+
+    #[tokio::test]
+    async fn the_first_refusal_of_room_ends_the_reading() {
+        for encoding in ALL {
+            let wire = compressed(&noise(90_000), encoding);
+            let (outcome, taken) = read(body(&wire, 1000), LIMITS, None, encoding, 50_000).await;
+            assert_eq!(outcome, Err(Fault::Room("full")), "{encoding:?}");
+            assert!(taken <= 50_000);
+        }
+        let zeros = compressed(&vec![0; 90_000], Encoding::Gzip);
+        let (outcome, _) = read(body(&zeros, 1000), LIMITS, None, Encoding::Gzip, 50_000).await;
+        assert_eq!(outcome, Err(Fault::Room("full")));
+    }
+
+    #[tokio::test]
+    async fn lengths_that_were_announced_are_held() {
+        for (length, expected) in [
+            (Some(10), Ok(Bytes::from_static(b"0123456789"))),
+            (None, Ok(Bytes::from_static(b"0123456789"))),
+            (Some(11), Err(Fault::Short { found: 10, expected: 11 })),
+            (Some(9), Err(Fault::Long { expected: 9 })),
+            (Some(0), Err(Fault::Long { expected: 0 })),
+        ] {
+            for chunk in [1, 3, 10] {
+                let (outcome, _) =
+                    read(body(b"0123456789", chunk), LIMITS, length, Encoding::Identity, 10).await;
+                assert_eq!(outcome, expected, "{length:?} {chunk}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_prefix_is_read_over_any_chunks() {
+        for chunk in [1, 2, 5, 9] {
+            let mut reader =
+                Reader::new(body(b"abcdefghi", chunk), LIMITS, Instant::now() + LIMITS.idle_deadline, |_| {
+                    Ok::<_, ()>(())
+                });
+            assert_eq!(reader.head::<5>().await, Ok(Some(*b"abcde")));
+            assert_eq!(reader.rest(Some(4), Encoding::Identity).await.as_deref(), Ok(&b"fghi"[..]));
+        }
+        let mut none =
+            Reader::new(body(b"", 1), LIMITS, Instant::now() + LIMITS.idle_deadline, |_| Ok::<_, ()>(()));
+        assert_eq!(none.head::<5>().await, Ok(None));
+        let mut short =
+            Reader::new(body(b"abc", 1), LIMITS, Instant::now() + LIMITS.idle_deadline, |_| Ok::<_, ()>(()));
+        assert_eq!(short.head::<5>().await, Err(Fault::Short { found: 3, expected: 5 }));
+    }
+
+    #[tokio::test]
+    async fn broken_compression_is_refused_wherever_it_is_cut() {
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            let wire = compressed(&noise(300), encoding);
+            for end in 1..wire.len() {
+                let (outcome, _) = read(body(&wire[..end], 7), LIMITS, None, encoding, usize::MAX).await;
+                assert!(matches!(outcome, Err(Fault::Compressed { .. })), "{encoding:?} {end}: {outcome:?}");
+            }
+            let (outcome, _) = read(body(b"not compressed", 7), LIMITS, None, encoding, usize::MAX).await;
+            assert_eq!(outcome, Err(Fault::Compressed { encoding, offset: 0 }));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_stalls_is_left_at_the_idle_deadline_and_a_slow_one_at_the_last() {
+        let begun = Instant::now();
+        let (outcome, taken) =
+            read(stalling(b"abc"), LIMITS, Some(90_000), Encoding::Identity, usize::MAX).await;
+        assert_eq!((outcome, taken), (Err(Fault::Stalled), 3));
+        assert_eq!(begun.elapsed().as_secs(), 10);
+
+        let drip = stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), ()))
+        });
+        let begun = Instant::now();
+        let (outcome, taken) =
+            read(StreamBody::new(Box::pin(drip)), LIMITS, None, Encoding::Identity, usize::MAX).await;
+        assert_eq!((outcome, taken), (Err(Fault::Late), 7));
+        assert_eq!(begun.elapsed().as_secs(), 30);
+    }
+}

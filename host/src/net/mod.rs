@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of tenants, batches or OTLP: room is taken through a function that the caller hands in.
 
+#[cfg(test)]
+pub(crate) mod authority;
 pub mod backoff;
 pub mod body;
 pub mod serve;

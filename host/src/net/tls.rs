@@ -83,6 +83,8 @@ impl Acceptor {
 /// A configuration for any client of rustls (tonic's connector, reqwest, tokio-rustls). It stays right when the files
 /// change: certificates and authorities are looked up at each handshake.
 ///
+/// The caller sets `alpn_protocols` where its library does not.
+///
 /// With `server_name` the certificate must be for that name; the name sent to the server stays the endpoint's.
 pub fn client_config(settings: ClientSettings) -> Result<ClientConfig, TlsFault> {
     let expected = settings.server_name.clone().map(|name| {
@@ -301,4 +303,142 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
 
 fn fault(path: &Path, problem: impl std::fmt::Display) -> TlsFault {
     TlsFault { path: path.to_owned(), problem: problem.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::authority::Authority;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+
+    /// One handshake: what the client saw of the server, what the server of the client.
+    async fn shake(server: &Acceptor, client: ClientConfig) -> (Option<Vec<u8>>, Option<Option<[u8; 32]>>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = async {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (mut stream, certificate) = server.accept(socket).await.ok()?;
+            // In TLS 1.3 a client learns of a refusal only when it reads.
+            stream.write_all(b"!").await.ok()?;
+            stream.shutdown().await.ok();
+            Some(certificate)
+        };
+        let asking = async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut stream = TlsConnector::from(Arc::new(client)).connect(name, socket).await.ok()?;
+            let mut byte = [0];
+            stream.read_exact(&mut byte).await.ok()?;
+            stream.get_ref().1.peer_certificates().map(|certificates| certificates[0].to_vec())
+        };
+        let (seen, shown) = tokio::join!(asking, serving);
+        (seen, shown)
+    }
+
+    #[tokio::test]
+    async fn a_client_sees_the_certificate_and_trusts_only_its_authority() {
+        let (ours, other) = (Authority::new(), Authority::new());
+        let certificate = ours.sign("server", "localhost");
+        let server = Acceptor::open(ours.server("server")).unwrap();
+        let (seen, shown) = shake(&server, client_config(ours.client()).unwrap()).await;
+        assert_eq!((seen, shown), (Some(certificate), Some(None)));
+        let (seen, shown) = shake(&server, client_config(other.client()).unwrap()).await;
+        assert_eq!((seen, shown), (None, None));
+    }
+
+    #[tokio::test]
+    async fn the_name_in_the_certificate_must_be_the_hosts_or_the_one_expected() {
+        let authority = Authority::new();
+        authority.sign("server", "gateway.example");
+        let server = Acceptor::open(authority.server("server")).unwrap();
+        let named = |name: &str| ClientSettings { server_name: Some(name.into()), ..authority.client() };
+        for (client, is_good) in
+            [(authority.client(), false), (named("gateway.example"), true), (named("other.example"), false)]
+        {
+            let (seen, _) = shake(&server, client_config(client.clone()).unwrap()).await;
+            assert_eq!(seen.is_some(), is_good, "{client:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn with_an_authority_for_clients_only_its_clients_come_in() {
+        let (ours, other) = (Authority::new(), Authority::new());
+        ours.sign("server", "localhost");
+        let agent = ours.sign("agent", "agent");
+        other.sign("agent", "agent");
+        let settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server("server") };
+        let server = Acceptor::open(settings).unwrap();
+        let stranger = ClientSettings { ca: Some(ours.path("ca.pem")), ..other.client_as("agent") };
+        for (client, fingerprint) in [
+            (ours.client(), None),
+            (stranger, None),
+            (ours.client_as("agent"), Some(<[u8; 32]>::from(Sha256::digest(&agent)))),
+        ] {
+            let (seen, shown) = shake(&server, client_config(client).unwrap()).await;
+            assert_eq!(seen.is_some(), fingerprint.is_some());
+            assert_eq!(shown.flatten(), fingerprint);
+        }
+    }
+
+    /// Until a file's change is looked for.
+    async fn look_again() {
+        tokio::time::advance(LOOK_AGAIN).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changed_files_are_used_and_broken_ones_are_not() {
+        let (ours, other) = (Authority::new(), Authority::new());
+        let old = ours.sign("server", "localhost");
+        let old_agent = ours.sign("agent", "agent");
+        let settings = ServerSettings { client_ca: Some(ours.path("ca.pem")), ..ours.server("server") };
+        let server = Acceptor::open(settings).unwrap();
+        let client = client_config(ours.client_as("agent")).unwrap();
+        let print = |der: &[u8]| Some(Some(<[u8; 32]>::from(Sha256::digest(der))));
+        assert_eq!(shake(&server, client.clone()).await, (Some(old), print(&old_agent)));
+
+        let new = ours.sign("server", "localhost");
+        let new_agent = ours.sign("agent", "agent");
+        look_again().await;
+        assert_eq!(shake(&server, client.clone()).await, (Some(new.clone()), print(&new_agent)));
+
+        std::fs::write(ours.path("server.pem"), "half a certif").unwrap();
+        std::fs::write(ours.path("agent.key"), "half a key").unwrap();
+        look_again().await;
+        assert_eq!(shake(&server, client.clone()).await, (Some(new), print(&new_agent)));
+
+        // Another authority on both sides.
+        std::fs::copy(other.path("ca.pem"), ours.path("ca.pem")).unwrap();
+        let theirs = other.sign("server", "localhost");
+        let their_agent = other.sign("agent", "agent");
+        for file in ["server.pem", "server.key", "agent.pem", "agent.key"] {
+            std::fs::copy(other.path(file), ours.path(file)).unwrap();
+        }
+        look_again().await;
+        assert_eq!(shake(&server, client).await, (Some(theirs), print(&their_agent)));
+    }
+
+    #[test]
+    fn a_fault_names_the_file() {
+        let authority = Authority::new();
+        authority.sign("server", "localhost");
+        authority.sign("other", "localhost");
+        let good = authority.server("server");
+        let missing = authority.path("missing.pem");
+        let check = |settings: ServerSettings, path: &Path| {
+            let fault = Acceptor::open(settings).unwrap_err();
+            assert_eq!(fault.path, path, "{fault}");
+        };
+        check(ServerSettings { cert: missing.clone(), ..good.clone() }, &missing);
+        check(ServerSettings { key: missing.clone(), ..good.clone() }, &missing);
+        check(ServerSettings { client_ca: Some(missing.clone()), ..good.clone() }, &missing);
+        // A key where a certificate should be, and the key of another certificate.
+        check(ServerSettings { cert: good.key.clone(), ..good.clone() }, &good.key);
+        check(ServerSettings { key: authority.path("other.key"), ..good.clone() }, &good.cert);
+        let alone = ClientSettings { cert: Some(good.cert.clone()), ..authority.client() };
+        assert_eq!(client_config(alone).unwrap_err().path, good.cert);
+        let nameless = ClientSettings { server_name: Some("no name".into()), ..authority.client() };
+        assert!(client_config(nameless).is_err());
+    }
 }

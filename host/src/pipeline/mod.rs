@@ -1,12 +1,50 @@
 //! admit, process, route, commit, deliver.
+//!
+//! [`Pipeline::submit`] is the way of a request up to the journal; [`deliver::run`] is the way from there to a sink.
+//! One request is one frame: all of its batches that are taken are committed together, or none.
 
-use crate::batch::Signal;
+mod chain;
+pub mod deliver;
+mod effects;
+mod route;
+mod submit;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod turns;
+mod work;
+
+pub use chain::Slot;
+pub use submit::Pipeline;
+
+use crate::batch::{IdentityKeys, Signal};
 use crate::tenants::{Caller, Taken};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The first pipeline that fits takes the batch.
+/// What requests go through.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The first that fits takes the batch; none: it is counted as unrouted.
+    pub pipelines: Vec<PipelineSettings>,
+    /// The attributes that say whose a resource is, as in the settings of `tenants`.
+    pub identity: IdentityKeys,
+    /// A larger record is left out before the plugins: they work on pieces far smaller.
+    pub record_bytes_max: usize,
+    /// The least and the most that a sender is told to wait; each is told a time drawn from between.
+    pub come_back: (Duration, Duration),
+}
+
+impl Settings {
+    /// The defaults of all but what has none.
+    pub fn new(pipelines: Vec<PipelineSettings>, identity: IdentityKeys) -> Settings {
+        let come_back = (Duration::from_secs(1), Duration::from_secs(5));
+        Settings { pipelines, identity, record_bytes_max: 1 << 20, come_back }
+    }
+}
+
+/// Batches of these tenants and this signal, through these plugins, to these sinks.
 #[derive(Clone, Debug)]
 pub struct PipelineSettings {
     pub name: String,
@@ -72,18 +110,4 @@ pub struct Submission {
     pub room: Taken,
     /// When the sender stops waiting (`grpc-timeout`, else 10 s from the start).
     pub deadline: tokio::time::Instant,
-}
-
-/// The way of a batch, assembled.
-#[derive(Debug)]
-pub struct Pipeline {}
-
-impl Pipeline {
-    /// From a receiver's hands to the journal. Returns when the sender may be told "yes".
-    ///
-    /// Cancelled before its entries are with the journal, nothing is committed; afterwards the commit completes.
-    pub async fn submit(&self, submission: Submission) -> Result<Receipt, Refusal> {
-        let _ = submission;
-        Err(Refusal::Stopping { after: Duration::from_secs(1) })
-    }
 }

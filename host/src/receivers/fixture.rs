@@ -60,8 +60,19 @@ impl World {
     where
         F: Future<Output = Result<Receipt, Refusal>> + Send + 'static,
     {
+        World::start_with(settings, tenants(room_bytes), submit).await
+    }
+
+    pub(super) async fn start_with<F>(
+        settings: Settings,
+        tenants: TenantSettings,
+        submit: impl Fn(Submission) -> F + Send + Sync + 'static,
+    ) -> World
+    where
+        F: Future<Output = Result<Receipt, Refusal>> + Send + 'static,
+    {
         let metrics = Metrics::new();
-        let tenants = Tenants::open(tenants(room_bytes), metrics.clone()).unwrap();
+        let tenants = Tenants::open(tenants, metrics.clone()).unwrap();
         let listeners = Listeners::bind(&settings).await.unwrap();
         let address = |listener: &Option<Listener>| listener.as_ref().unwrap().socket.local_addr().unwrap();
         let (grpc, http) = (address(&listeners.grpc), address(&listeners.http));
@@ -101,7 +112,7 @@ impl World {
     }
 }
 
-fn tenants(room_bytes: usize) -> TenantSettings {
+pub(super) fn tenants(room_bytes: usize) -> TenantSettings {
     let credential = |token: &str, rights| Credential {
         proof: Proof::Token(Sha256::digest(token).into()),
         who: Who::Tenant { tenant: TenantId::new("acme").unwrap(), projects: Names::All },
@@ -187,7 +198,17 @@ pub(super) struct Http2 {
 
 impl Http2 {
     pub(super) async fn connect(address: SocketAddr) -> Http2 {
-        let socket = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let socket = TcpStream::connect(address).await.unwrap();
+        // As gRPC's clients do; without it each request waits for an acknowledgement.
+        socket.set_nodelay(true).unwrap();
+        Http2::over(socket).await
+    }
+
+    pub(super) async fn over<I>(socket: I) -> Http2
+    where
+        I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let socket = TokioIo::new(socket);
         let (send, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), socket).await.unwrap();
         let mut tasks = JoinSet::new();

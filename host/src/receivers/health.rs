@@ -154,3 +154,66 @@ fn end() -> Result<Frame<Bytes>, Infallible> {
     trailers.insert("grpc-status", HeaderValue::from(code::UNAVAILABLE));
     Ok(Frame::trailers(trailers))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::*;
+    use super::*;
+
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+    fn asked(service: &str) -> Vec<u8> {
+        framed(0, &HealthCheckRequest { service: service.into() }.encode_to_vec())
+    }
+
+    #[tokio::test]
+    async fn a_check_needs_no_credential_and_follows_the_collector() {
+        let world = World::taking().await;
+        let mut connection = Http2::connect(world.grpc).await;
+        for (is_ready, service, code, status) in [
+            (true, "", "0", Some(1)),
+            (true, "opentelemetry.proto.collector.logs.v1.LogsService", "0", Some(1)),
+            (true, "opentelemetry.proto.collector.trace.v1.TraceService", "0", Some(1)),
+            (true, "opentelemetry.proto.collector.metrics.v1.MetricsService", "0", Some(1)),
+            (false, "", "0", Some(2)),
+            (false, "nobody.knows.it", "5", None),
+        ] {
+            world.ready.send(is_ready).unwrap();
+            let answer = connection.post(CHECK, &[GRPC], asked(service)).await;
+            assert_eq!(answer.header("grpc-status"), Some(code), "{service}");
+            let body = status.map_or(vec![], |status| framed(0, &[8, status]));
+            assert_eq!(answer.body, body, "{service}");
+        }
+        let long = connection.post(CHECK, &[GRPC], asked(&"x".repeat(5000))).await;
+        assert_eq!(long.header("grpc-status"), Some("8"));
+        let wrong = connection.post(CHECK, &[GRPC], framed(0, &[1, 2, 3])).await;
+        assert_eq!(wrong.header("grpc-status"), Some("3"));
+    }
+
+    #[tokio::test]
+    async fn a_watch_tells_each_change_and_ends_with_the_collector() {
+        let mut world = World::taking().await;
+        let mut connection = Http2::connect(world.grpc).await;
+        let request = |service: &str| {
+            let body = http_body_util::Full::new(Bytes::from(asked(service))).boxed_unsync();
+            Request::post("http://test/grpc.health.v1.Health/Watch")
+                .header(GRPC.0, GRPC.1)
+                .body(body)
+                .unwrap()
+        };
+        let mut known = connection.send.send_request(request("")).await.unwrap().into_body();
+        let mut unknown = connection.send.send_request(request("x")).await.unwrap().into_body();
+        let mut next = async || known.frame().await.unwrap().unwrap();
+        assert_eq!(next().await.into_data().unwrap(), framed(0, &[8, 1]));
+        assert_eq!(unknown.frame().await.unwrap().unwrap().into_data().unwrap(), framed(0, &[8, 3]));
+        world.ready.send(false).unwrap();
+        assert_eq!(next().await.into_data().unwrap(), framed(0, &[8, 2]));
+        world.ready.send(true).unwrap();
+        assert_eq!(next().await.into_data().unwrap(), framed(0, &[8, 1]));
+        world.stop.cancel();
+        assert_eq!(next().await.into_trailers().unwrap()["grpc-status"], "14");
+        assert_eq!(unknown.frame().await.unwrap().unwrap().into_trailers().unwrap()["grpc-status"], "14");
+        world.tasks.join_next().await.unwrap().unwrap();
+    }
+}

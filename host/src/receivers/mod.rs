@@ -257,3 +257,126 @@ fn deadline(settings: &Settings, asked: Option<Duration>) -> Instant {
 fn respond(body: Body) -> Response<Body> {
     Response::new(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::*;
+    use super::*;
+    use crate::batch::{Request as OtlpRequest, TenantId};
+    use crate::net::authority::Authority;
+    use crate::tenants::{Credential, Names, Proof, Rights, Who};
+    use rustls::pki_types::ServerName;
+    use sha2::{Digest, Sha256};
+    use tokio::net::TcpStream;
+    use tokio_rustls::TlsConnector;
+
+    const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+    const TOKEN: (&str, &str) = ("authorization", SENDER);
+
+    #[tokio::test]
+    async fn a_port_in_use_and_a_missing_certificate_are_told_by_name() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = taken.local_addr().unwrap();
+        let settings = Settings { http: Some(ListenSettings { listen, tls: None }), ..Settings::default() };
+        let error = Listeners::bind(&settings).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("receivers.otlp.http: {listen}: ")), "{error}");
+        let tls = Authority::new().server("missing");
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let settings =
+            Settings { grpc: Some(ListenSettings { listen, tls: Some(tls) }), ..Settings::default() };
+        let error = Listeners::bind(&settings).await.unwrap_err().to_string();
+        assert!(error.starts_with("receivers.otlp.grpc: tls: ") && error.contains("missing.pem"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_is_a_credential() {
+        let authority = Authority::new();
+        authority.sign("server", "localhost");
+        let agent = authority.sign("agent", "agent");
+        authority.sign("other", "other");
+        let tls =
+            tls::ServerSettings { client_ca: Some(authority.path("ca.pem")), ..authority.server("server") };
+        let listen = ListenSettings { listen: "127.0.0.1:0".parse().unwrap(), tls: Some(tls) };
+        let settings = Settings { grpc: Some(listen.clone()), http: Some(listen), ..Settings::default() };
+        let mut tenants = tenants(64 << 20);
+        tenants.credentials.push(Credential {
+            proof: Proof::Certificate(Sha256::digest(&agent).into()),
+            who: Who::Tenant { tenant: TenantId::new("agents").unwrap(), projects: Names::All },
+            rights: Rights { send: true, read: false, admin: false },
+        });
+        let taking = |_| async { Ok(Receipt::default()) };
+        let world = World::start_with(settings, tenants, taking).await;
+        for (name, code) in [("agent", "0"), ("other", "16")] {
+            let mut config = tls::client_config(authority.client_as(name)).unwrap();
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            let socket = TcpStream::connect(world.grpc).await.unwrap();
+            let host = ServerName::try_from("localhost").unwrap();
+            let stream = TlsConnector::from(Arc::new(config)).connect(host, socket).await.unwrap();
+            let answer = Http2::over(stream).await.post(LOGS, &[GRPC], framed(0, b"")).await;
+            assert_eq!(answer.header("grpc-status"), Some(code), "{name}");
+        }
+        // Plain text on a TLS port gets no answer, and the port serves on.
+        assert_eq!(post(world.grpc, LOGS, &[GRPC], b"").await.status, 0);
+        assert_eq!(post(world.http, "/v1/logs", &[], b"").await.status, 0);
+    }
+
+    /// A pipeline that walks what it gets, as the real one begins.
+    async fn walking() -> World {
+        World::start(small(), 64 << 20, |submission: Submission| async move {
+            let Submission { signal, body, .. } = submission;
+            match OtlpRequest::check(signal, body) {
+                Ok(_) => Ok(Receipt::default()),
+                Err(wrong) => {
+                    Err(Refusal::Malformed { offset: wrong.offset, expected: wrong.expected.into() })
+                }
+            }
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn a_request_cut_at_any_length_is_refused_with_the_place_and_the_next_is_served() {
+        let json = br#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},
+            "scopeLogs":[{"scope":{"name":"lib"},"logRecords":[{"timeUnixNano":"1","severityNumber":9,"traceId":"00000000000000000000000000000001",
+            "body":{"kvlistValue":{"values":[{"key":"a","value":{"arrayValue":{"values":[{"doubleValue":1.5},{"bytesValue":"AAE="}]}}}]}}}]}]}]}"#;
+        let sample = json::to_protobuf(&json::schema::LOGS, json, 10_000).unwrap();
+        let world = walking().await;
+        let mut connection = Http2::connect(world.grpc).await;
+        for end in 0..=sample.len() {
+            let cut = &sample[..end];
+            // The request has one field: only nothing and all of it are whole.
+            let is_whole = end == 0 || end == sample.len();
+            let answer = connection.post(LOGS, &[GRPC, TOKEN], framed(0, cut)).await;
+            assert_eq!(answer.header("grpc-status"), Some(if is_whole { "0" } else { "3" }), "{end}");
+            let message = answer.header("grpc-message").unwrap_or_default();
+            assert_eq!(message.starts_with("malformed at byte "), !is_whole, "{end}: {message}");
+            let protobuf = ("content-type", "application/x-protobuf");
+            let answer = post(world.http, "/v1/logs", &[protobuf, TOKEN], cut).await;
+            assert_eq!(answer.status, if is_whole { 200 } else { 400 }, "{end}");
+        }
+    }
+
+    #[tokio::test]
+    async fn odd_but_valid_requests_are_taken() {
+        let world = walking().await;
+        let headers = [("content-type", "application/json"), TOKEN];
+        let attribute = r#"{"key":"k","value":{"stringValue":"v"}}"#;
+        let many = [attribute; 100_000].join(",");
+        let record = |fields: &str| {
+            format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{{fields}}}]}}]}}]}}"#)
+        };
+        for (name, text) in [
+            ("100,000 attributes in one record", record(&format!(r#""attributes":[{many}]"#))),
+            ("empty ids", record(r#""traceId":"","spanId":"""#)),
+            ("a lone surrogate", record(r#""body":{"stringValue":"\ud800"}"#)),
+            ("the deepest value", {
+                let (open, close) = (r#"{"arrayValue":{"values":["#.repeat(64), "]}}".repeat(64));
+                record(&format!(r#""body":{open}{{}}{close}"#))
+            }),
+        ] {
+            let answer = post(world.http, "/v1/logs", &headers, text.as_bytes()).await;
+            assert_eq!(answer.status, 200, "{name}: {}", String::from_utf8_lossy(&answer.body));
+        }
+    }
+}

@@ -33,7 +33,15 @@ struct Bucket {
 impl Buckets {
     /// How many of `want` may pass now. A new bucket is full. Without room for another bucket nothing passes: the
     /// safe answer of a limit. A bucket that is full again is forgotten when room is needed.
-    pub(super) fn take(&self, tenant: &str, key: &str, want: u32, per_second: f64, burst: u32, now_ns: u64) -> u32 {
+    pub(super) fn take(
+        &self,
+        tenant: &str,
+        key: &str,
+        want: u32,
+        per_second: f64,
+        burst: u32,
+        now_ns: u64,
+    ) -> u32 {
         let is_number = per_second.is_finite() && per_second >= 0.0;
         if !is_number || key.len() > KEY_BYTES_MAX {
             return 0;
@@ -43,7 +51,8 @@ impl Buckets {
             return 0;
         }
         let burst = f64::from(burst);
-        let bucket = state.bucket(tenant, key, || Bucket { tokens: burst, filled_ns: now_ns, per_second, burst });
+        let bucket =
+            state.bucket(tenant, key, || Bucket { tokens: burst, filled_ns: now_ns, per_second, burst });
         bucket.per_second = per_second;
         bucket.burst = burst;
         bucket.fill(now_ns);
@@ -63,7 +72,10 @@ impl State {
             self.number += 1;
             self.tenants.entry(tenant.into()).or_default().insert(key.into(), new());
         }
-        self.tenants.get_mut(tenant).and_then(|keys| keys.get_mut(key)).expect("it is there, or was just put there")
+        self.tenants
+            .get_mut(tenant)
+            .and_then(|keys| keys.get_mut(key))
+            .expect("it is there, or was just put there")
     }
 
     fn make_room(&mut self, tenant: &str, now_ns: u64) -> bool {
@@ -87,7 +99,8 @@ impl State {
     }
 
     fn is_full(&self, tenant: &str) -> bool {
-        self.number >= BUCKETS_MAX || self.tenants.get(tenant).is_some_and(|keys| keys.len() >= TENANT_BUCKETS_MAX)
+        self.number >= BUCKETS_MAX
+            || self.tenants.get(tenant).is_some_and(|keys| keys.len() >= TENANT_BUCKETS_MAX)
     }
 }
 

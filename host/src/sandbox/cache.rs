@@ -48,7 +48,9 @@ impl Cache {
             return Ok(component);
         }
         let component = Component::from_binary(engine, bytes)?;
-        if let Err(error) = component.serialize().map_err(std::io::Error::other).and_then(|code| write(&file, &key, &code)) {
+        if let Err(error) =
+            component.serialize().map_err(std::io::Error::other).and_then(|code| write(&file, &key, &code))
+        {
             tracing::warn!(file = %file.display(), %error, "a compiled plugin was not kept");
         }
         prune(folder);
@@ -99,7 +101,11 @@ fn read(file: &Path, key: &[u8; 32]) -> Option<Vec<u8>> {
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let mut open = fs::OpenOptions::new().read(true).custom_flags(nofollow).open(file).ok()?;
     let found = open.metadata().ok()?;
-    if !found.is_file() || found.len() > FILE_BYTES_MAX || check_owner(&found).is_err() || found.mode() & 0o022 != 0 {
+    if !found.is_file()
+        || found.len() > FILE_BYTES_MAX
+        || check_owner(&found).is_err()
+        || found.mode() & 0o022 != 0
+    {
         return None;
     }
     let mut all = Vec::with_capacity(found.len() as usize);
@@ -111,11 +117,14 @@ fn read(file: &Path, key: &[u8; 32]) -> Option<Vec<u8>> {
 /// Written aside and renamed, so that no reader sees half a file.
 fn write(file: &Path, key: &[u8; 32], code: &[u8]) -> std::io::Result<()> {
     let aside = file.with_extension(format!("{}.new", std::process::id()));
-    let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).and_then(|mut open| {
-        open.write_all(&checksum(key, code))?;
-        open.write_all(code)?;
-        fs::rename(&aside, file)
-    });
+    let written =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside).and_then(
+            |mut open| {
+                open.write_all(&checksum(key, code))?;
+                open.write_all(code)?;
+                fs::rename(&aside, file)
+            },
+        );
     if written.is_err() {
         let _ = fs::remove_file(&aside);
     }
@@ -140,4 +149,106 @@ fn prune(folder: &Path) {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn engine() -> Engine {
+        Engine::default()
+    }
+
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn what_was_compiled_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("compiled");
+        let (cache, engine) = (Cache::open(Some(inside.clone())), engine());
+        cache.component(&engine, COMPONENT).unwrap();
+        let [file] = files(&inside).try_into().unwrap();
+        assert_eq!(fs::metadata(&inside).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let code = read(&file, &key(&engine, COMPONENT)).unwrap();
+        assert!(restore(&engine, &code).is_some());
+
+        // A hit does not write: what stands there stays as it is.
+        let written = fs::metadata(&file).unwrap().modified().unwrap();
+        cache.component(&engine, COMPONENT).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), written);
+    }
+
+    #[test]
+    fn a_file_that_somebody_changed_is_not_used_and_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("compiled");
+        let (cache, engine) = (Cache::open(Some(inside.clone())), engine());
+        cache.component(&engine, COMPONENT).unwrap();
+        let [file] = files(&inside).try_into().unwrap();
+        let good = fs::read(&file).unwrap();
+        let check = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = good.clone();
+            change(&mut bytes);
+            fs::write(&file, &bytes).unwrap();
+            assert_eq!(read(&file, &key(&engine, COMPONENT)), None);
+            cache.component(&engine, COMPONENT).unwrap();
+            assert_eq!(fs::read(&file).unwrap(), good);
+        };
+        check(&|bytes| bytes[0] ^= 1);
+        check(&|bytes| *bytes.last_mut().unwrap() ^= 1);
+        check(&|bytes| bytes.truncate(bytes.len() / 2));
+        check(&|bytes| bytes.clear());
+        check(&|bytes| bytes.extend_from_slice(b"more"));
+        assert_eq!(read(&file, &key(&engine, b"another component")), None);
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_or_that_is_a_link_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("compiled");
+        let (cache, engine) = (Cache::open(Some(inside.clone())), engine());
+        cache.component(&engine, COMPONENT).unwrap();
+        let [file] = files(&inside).try_into().unwrap();
+        let key = key(&engine, COMPONENT);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o622)).unwrap();
+        assert_eq!(read(&file, &key), None);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(read(&file, &key).is_some());
+        let link = inside.join("link");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read(&link, &key), None);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_enter_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o755)).unwrap();
+        let cache = Cache::open(Some(open.clone()));
+        assert!(cache.folder.is_none());
+        cache.component(&engine(), COMPONENT).unwrap();
+        assert!(files(&open).is_empty());
+        let link = folder.path().join("link");
+        let private = folder.path().join("private");
+        Cache::open(Some(private.clone())).folder.unwrap();
+        std::os::unix::fs::symlink(&private, &link).unwrap();
+        assert!(Cache::open(Some(link)).folder.is_none());
+    }
+
+    #[test]
+    fn old_files_go() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..FILES_MAX + 5 {
+            fs::write(folder.path().join(number.to_string()), "").unwrap();
+        }
+        prune(folder.path());
+        assert_eq!(files(folder.path()).len(), FILES_MAX);
+    }
 }

@@ -12,13 +12,15 @@ pub(super) struct HashKey {
 
 impl HashKey {
     pub(super) fn new(secret: &Secret) -> HashKey {
-        HashKey { mac: Hmac::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes keys of any length") }
+        HashKey {
+            mac: Hmac::new_from_slice(secret.expose().as_bytes()).expect("HMAC takes keys of any length"),
+        }
     }
 
     /// 32 hexadecimal digits: the first half of HMAC-SHA-256.
-    pub(super) fn of(&self, text: &str) -> String {
+    pub(super) fn of(&self, text: &[u8]) -> String {
         let mut mac = self.mac.clone();
-        mac.update(text.as_bytes());
+        mac.update(text);
         let digest = mac.finalize().into_bytes();
         digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }

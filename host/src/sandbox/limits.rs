@@ -60,7 +60,10 @@ impl Meter {
         match self.work_left.checked_sub(work) {
             Some(left) => self.work_left = left,
             None => {
-                let text = format!("asked the collector for more work than a piece of this size is worth ({} units)", self.work_budget);
+                let text = format!(
+                    "asked the collector for more work than a piece of this size is worth ({} units)",
+                    self.work_budget
+                );
                 return Err(Stop::Work(text));
             }
         }
@@ -79,6 +82,10 @@ impl Meter {
                 self.check_clock()
             }
         }
+    }
+
+    pub(super) fn cpu_limit(&self) -> Duration {
+        self.cpu_limit
     }
 
     pub(super) fn check_clock(&mut self) -> Result<(), Stop> {

@@ -44,7 +44,11 @@ impl PluginLog {
         let (is_written, left_out) = self.admit(line.len(), now_ns);
         let plugin = &self.plugin;
         if left_out > 0 {
-            tracing::warn!(plugin, lines = left_out, "a plugin wrote more than its log takes; lines were left out");
+            tracing::warn!(
+                plugin,
+                lines = left_out,
+                "a plugin wrote more than its log takes; lines were left out"
+            );
         }
         if !is_written {
             return;

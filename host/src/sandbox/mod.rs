@@ -1,9 +1,41 @@
 //! Plugins inside limits; the only user of wasmtime.
+//!
+//! [`Sandbox::load`] makes a [`Plugin`] of a component: its imports, manifest, rights and settings are checked before
+//! it counts. [`Plugin::run`] gives a piece to it. A call is a transaction, an instance is disposable: what fails
+//! leaves nothing behind, and what was stopped halfway is not called again.
+
+mod bindings;
+mod bisect;
+mod buckets;
+mod cache;
+mod effects;
+mod engine;
+mod error;
+mod hashing;
+mod host;
+mod limits;
+mod logs;
+mod patterns;
+mod plugin;
+mod pool;
+mod rights;
+#[cfg(test)]
+mod tests;
+
+pub use bisect::{Failed, Ran};
+pub use effects::Effects;
+pub use engine::Sandbox;
+pub use error::PluginError;
+pub use plugin::{Called, Manifest, Plugin};
 
 use crate::telemetry::Secret;
+use plugin::Shared;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Edits of a call may always have so many bytes: a record of ten bytes may get an attribute.
+const OUTPUT_BYTES_MIN: usize = 1 << 20;
 
 /// One plugin of the configuration.
 #[derive(Clone, Debug)]
@@ -23,6 +55,24 @@ pub struct Settings {
     pub limits: Limits,
     /// The rights that the operator grants, in the manifest's words; `None`: what the manifest asks (bundled plugins only).
     pub grant: Option<Grant>,
+}
+
+impl Settings {
+    /// For a component that no configuration names.
+    fn unnamed(path: &std::path::Path) -> Settings {
+        Settings {
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            module: Module::File(path.into()),
+            config: "{}".into(),
+            secrets: BTreeMap::new(),
+            is_guard: false,
+            on_failure: OnFailure::Pass,
+            tenant: None,
+            instance: Instance::PerTenant,
+            limits: Limits::default(),
+            grant: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +116,13 @@ pub struct Limits {
 pub struct Grant {
     pub reads: Vec<String>,
     pub writes: Vec<String>,
+}
+
+impl Limits {
+    /// Bytes of edits of a call on a piece of so many bytes, and of one host call's arguments.
+    fn output(&self, piece_bytes: usize) -> usize {
+        piece_bytes.saturating_mul(self.output_factor as usize).max(OUTPUT_BYTES_MIN)
+    }
 }
 
 impl Default for Limits {

@@ -75,7 +75,9 @@ impl Words {
         let mut parsed = Words::default();
         for word in words {
             match word.split_once(':') {
-                Some((level, key)) => parsed.keys.push(attribute(level, key).ok_or_else(|| wrong(word, may_edit))?),
+                Some((level, key)) => {
+                    parsed.keys.push(attribute(level, key).ok_or_else(|| wrong(word, may_edit))?)
+                }
                 None => {
                     let name = NAMES.into_iter().find(|name| name == word);
                     let name = name.filter(|name| may_edit || !["drop", "route"].contains(name));
@@ -91,7 +93,9 @@ impl Words {
         let is_open = match need {
             Need::Name(name) => self.names.contains(name),
             Need::Key(level, key) => self.keys.iter().any(|(of, word)| *of == level && word.opens(key)),
-            Need::All(level) => self.keys.iter().any(|(of, word)| *of == level && *word == Key::Prefix(String::new())),
+            Need::All(level) => {
+                self.keys.iter().any(|(of, word)| *of == level && *word == Key::Prefix(String::new()))
+            }
         };
         if is_open { Ok(()) } else { Err(need.word()) }
     }
@@ -109,7 +113,10 @@ impl Words {
     /// The words of `asked` that these do not cover.
     pub(super) fn missing(&self, asked: &Words) -> Vec<String> {
         let names = asked.names.difference(&self.names).map(|name| name.to_string());
-        let keys = asked.keys.iter().filter(|(level, key)| !self.keys.iter().any(|(of, word)| of == level && word.covers(key)));
+        let keys = asked
+            .keys
+            .iter()
+            .filter(|(level, key)| !self.keys.iter().any(|(of, word)| of == level && word.covers(key)));
         names.chain(keys.map(|(level, key)| format!("{}:{}", level_name(*level), key.text()))).collect()
     }
 }
@@ -201,7 +208,9 @@ mod tests {
 
     #[test]
     fn a_grant_covers_the_narrower_words_only() {
-        let check = |grant, asked, missing: &[&str]| assert_eq!(words(grant).missing(&words(asked)), missing, "{grant} | {asked}");
+        let check = |grant, asked, missing: &[&str]| {
+            assert_eq!(words(grant).missing(&words(asked)), missing, "{grant} | {asked}")
+        };
         check("item:*", "item:a item:b.* item:*", &[]);
         check("item:b.*", "item:b.c item:b item:b.c.* item:*", &["item:b", "item:*"]);
         check("item:a", "item:a resource:a item:a*", &["resource:a", "item:a*"]);

@@ -2,9 +2,78 @@
 //!
 //! A sink only sends and classifies; queue, joining, retry, timeout and counting are `pipeline::deliver`'s.
 
+mod discard;
+pub mod otlp;
+mod stdout;
+pub mod streams;
+
 use crate::batch::{Entry, Signal};
+use crate::streams::Streams;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What a sink is. A closed set: the compiler names each place that a new one needs.
+#[derive(Clone, Debug)]
+pub enum Settings {
+    Otlp(otlp::Settings),
+    /// Tenant streams; there is one such sink at most.
+    Streams(crate::streams::Settings),
+    /// A readable line per record on standard output.
+    Stdout,
+    /// Counted as delivered, and gone.
+    Discard,
+}
+
+/// A destination.
+#[derive(Debug)]
+pub enum Sink {
+    Otlp(Box<otlp::Otlp>),
+    Streams(Arc<Streams>),
+    Stdout(stdout::Stdout),
+    Discard,
+}
+
+impl Sink {
+    /// Connects to nothing yet. An error says what is wrong with the settings. `streams` are those that the console
+    /// reads, opened from the same settings.
+    pub fn open(settings: Settings, streams: Option<Arc<Streams>>) -> Result<Sink, String> {
+        Ok(match settings {
+            Settings::Otlp(settings) => Sink::Otlp(Box::new(otlp::Otlp::open(settings)?)),
+            Settings::Streams(_) => Sink::Streams(streams.ok_or("the streams are not open")?),
+            Settings::Stdout => Sink::Stdout(stdout::Stdout::default()),
+            Settings::Discard => Sink::Discard,
+        })
+    }
+
+    /// Sends all of it at once. The caller sets the deadline; cancelled, it may have arrived or not.
+    pub async fn send(&self, delivery: &Delivery) -> Result<Sent, SendError> {
+        match self {
+            Sink::Otlp(sink) => sink.send(delivery).await,
+            Sink::Streams(streams) => streams::send(streams, delivery).await,
+            Sink::Stdout(sink) => sink.send(delivery).await,
+            Sink::Discard => discard::send(delivery),
+        }
+    }
+
+    /// Whether it tells the fate of each record, so that entries of several tenants may stand in one delivery and
+    /// none suffers for another.
+    pub fn is_told_per_record(&self) -> bool {
+        match self {
+            Sink::Otlp(_) => false,
+            Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => true,
+        }
+    }
+
+    /// Deliveries on the way at one time. More than one give up the order between them.
+    pub fn window(&self) -> usize {
+        match self {
+            // The round trip of one is hidden behind the sending of others.
+            Sink::Otlp(_) => 4,
+            // A stream's lines are stored in their order.
+            Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => 1,
+        }
+    }
+}
 
 /// What is sent at once: entries of one signal, and of one tenant unless the sink is told per record.
 #[derive(Clone, Debug)]

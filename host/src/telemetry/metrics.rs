@@ -31,6 +31,8 @@ pub struct Metrics {
     pub process_restored: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
+    /// What plugins measure themselves: the last value, by `plugin`, `name`.
+    pub process_plugin_gauge: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
     pub deliver_attempts: Family<Labels, Counter>,
     /// Viewers of tails that are connected.
@@ -53,6 +55,11 @@ impl Metrics {
             process_cpu: register(&mut registry, "process_cpu_microseconds", "CPU time of plugins"),
             process_restored: register(&mut registry, "process_restored_resources", "Resources whose identity attributes a plugin had changed"),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
+            process_plugin_gauge: register(
+                &mut registry,
+                "process_plugin_gauge",
+                "What plugins measure themselves",
+            ),
             deliver_attempts: register(&mut registry, "deliver_attempts", "Attempts to send, by sink and result"),
             deliver_viewers: register(&mut registry, "deliver_viewers", "Viewers of tails that are connected"),
             deliver_gap_records: register(&mut registry, "deliver_gap_records", "Records that viewers were told of as a gap"),

@@ -54,15 +54,14 @@ impl Tenants {
     /// Splits a request by whose its resources are: one part per stream, in the order of their first resources,
     /// identity attributes put right, records above `record_bytes_max` left out.
     pub fn admit(&self, request: Request, caller: &Caller, record_bytes_max: usize) -> Admitted {
-        let mut admitted = Admitted::default();
-        for group in self.groups(&request, caller, &mut admitted) {
-            let part = self.part(&request, group, record_bytes_max, &mut admitted);
-            admitted.parts.push(part);
-        }
-        admitted
+        let mut refused = Refused::default();
+        let groups = self.groups(&request, caller, &mut refused);
+        let part = |group| self.part(&request, group, record_bytes_max, &mut refused);
+        let parts = groups.into_iter().map(part).collect();
+        Admitted { parts, refused: refused.parts }
     }
 
-    fn groups(&self, request: &Request, caller: &Caller, admitted: &mut Admitted) -> Vec<Group> {
+    fn groups(&self, request: &Request, caller: &Caller, refused: &mut Refused) -> Vec<Group> {
         let mut groups: Vec<Group> = Vec::new();
         let mut by_stream: HashMap<Stream, usize> = HashMap::new();
         // Most requests say the same in each resource: what was decided for the last one holds.
@@ -90,27 +89,22 @@ impl Tenants {
                     group.records += resource.records;
                     group.mended += resource.mended;
                 }
-                Err(outcast) => admitted.refuse(&outcast.tenant, resource.records, outcast.reason),
+                Err(outcast) => refused.add(&outcast.tenant, resource.records, outcast.reason),
             }
             last = Some((claim, place));
         }
         groups
     }
 
-    fn part(
-        &self,
-        request: &Request,
-        group: Group,
-        record_bytes_max: usize,
-        admitted: &mut Admitted,
-    ) -> Part {
+    fn part(&self, request: &Request, group: Group, record_bytes_max: usize, refused: &mut Refused) -> Part {
         let tenant = group.stream.tenant.clone();
         let mut batch = request.batch(group.stream, &group.resources);
-        let stamped = batch.stamp(&self.keys, self.is_stamping);
+        // Before the stamps: an envelope that loses its last record needs none.
         let too_large = batch.reject_larger(record_bytes_max);
         if too_large > 0 {
-            admitted.refuse(&tenant, too_large, "record_too_large");
+            refused.add(&tenant, too_large, "record_too_large");
         }
+        let stamped = batch.stamp(&self.keys, self.is_stamping);
         self.count(&tenant, stamped.overwritten, group.mended);
         Part { batch, received: group.records, overwritten: stamped.overwritten, mended: group.mended }
     }
@@ -138,12 +132,20 @@ impl Tenants {
     }
 }
 
-impl Admitted {
-    fn refuse(&mut self, tenant: &TenantId, records: u32, reason: &'static str) {
-        match self.refused.iter_mut().find(|part| part.reason == reason && part.tenant == *tenant) {
-            Some(part) => part.records += records,
-            None => self.refused.push(RefusedPart { tenant: tenant.clone(), records, reason }),
-        }
+/// What is left out, summed; a request may name thousands of tenants, so the sums are found by a map.
+#[derive(Default)]
+struct Refused {
+    parts: Vec<RefusedPart>,
+    places: HashMap<(TenantId, &'static str), usize>,
+}
+
+impl Refused {
+    fn add(&mut self, tenant: &TenantId, records: u32, reason: &'static str) {
+        let place = *self.places.entry((tenant.clone(), reason)).or_insert_with(|| {
+            self.parts.push(RefusedPart { tenant: tenant.clone(), records: 0, reason });
+            self.parts.len() - 1
+        });
+        self.parts[place].records += records;
     }
 }
 
@@ -334,10 +336,10 @@ mod tests {
                 part.batch.stream.tenant, part.batch.stream.project, part.received, part.overwritten
             );
             let pieces = part.batch.pieces(512, 1 << 18);
-            let (batch, restored) = part.batch.written(pieces, &keys);
-            assert_eq!(restored, 0);
+            let written = part.batch.written(pieces, &keys);
+            assert_eq!(written.restored, 0);
             lines.push(head);
-            for resource in ExportLogsServiceRequest::decode(batch.bytes).unwrap().resource_logs {
+            for resource in ExportLogsServiceRequest::decode(written.batch.bytes).unwrap().resource_logs {
                 let value = |value: &Option<AnyValue>| match value.as_ref().and_then(|v| v.value.clone()) {
                     Some(any_value::Value::StringValue(text)) => text,
                     other => format!("{other:?}"),

@@ -93,6 +93,11 @@ impl Tenants {
         }
     }
 
+    /// Whether no credential is asked.
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Who shows this ticket: a reader of its tenant's projects. `now_unix` is in seconds since 1970.
     pub fn authenticate_ticket(&self, text: &str, now_unix: u64) -> Result<Arc<Caller>, Unauthenticated> {
         let key = self.ticket_key.as_ref().ok_or(Unauthenticated)?;
@@ -120,5 +125,108 @@ impl Tenants {
     /// Replace a file by renaming another over it, so that it is never seen half written.
     pub fn reload_files(&self, now: SystemTime) {
         self.table.reload(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::TenantId;
+    use sha2::{Digest, Sha256};
+
+    fn credential(token: &str, who: Who) -> Credential {
+        let proof = Proof::Token(Sha256::digest(token.as_bytes()).into());
+        Credential { proof, who, rights: Rights { send: true, ..Rights::default() } }
+    }
+
+    fn settings(credentials: Vec<Credential>) -> Settings {
+        Settings {
+            attributes: IdentityKeys { tenant: "tenant.id".into(), project: "project.id".into() },
+            stamp: true,
+            credentials,
+            token_files: Vec::new(),
+            ticket_key: None,
+            is_open: false,
+            room_bytes: 1000,
+        }
+    }
+
+    fn acme() -> Who {
+        Who::Tenant { tenant: TenantId::new("acme").unwrap(), projects: Names::All }
+    }
+
+    fn everybody() -> Who {
+        Who::SpeaksFor { tenants: Names::All }
+    }
+
+    #[test]
+    fn a_header_decides_alone_and_without_one_the_certificate_does() {
+        let certificate = Credential { proof: Proof::Certificate([9; 32]), ..credential("", everybody()) };
+        let tenants =
+            Tenants::open(settings(vec![credential("one", acme()), certificate]), Metrics::new()).unwrap();
+        let who = |header, certificate| tenants.authenticate(header, certificate).ok().map(|c| c.who.clone());
+        let cases = [
+            (Some("Bearer one"), None, Some(acme())),
+            (Some("bearer one"), Some([9; 32]), Some(acme())),
+            (None, Some([9; 32]), Some(everybody())),
+            (Some("Bearer wrong"), Some([9; 32]), None),
+            (Some("Basic one"), Some([9; 32]), None),
+            (Some(""), None, None),
+            (None, Some([8; 32]), None),
+            (None, None, None),
+        ];
+        for (header, certificate, expected) in cases {
+            assert_eq!(who(header, certificate), expected, "{header:?} {certificate:?}");
+        }
+    }
+
+    #[test]
+    fn where_no_token_is_asked_everybody_is_local() {
+        let tenants = Tenants::open(Settings { is_open: true, ..settings(vec![]) }, Metrics::new()).unwrap();
+        for header in [None, Some("Bearer any"), Some("nonsense")] {
+            assert_eq!(*tenants.authenticate(header, None).unwrap(), Caller::local());
+        }
+        assert_eq!(
+            tenants.authenticate_ticket("v1.a.b", 0),
+            Err(Unauthenticated),
+            "without a key there are none"
+        );
+    }
+
+    #[test]
+    fn a_short_ticket_key_is_refused_at_the_start_and_not_shown() {
+        let key = Some(Secret::new("short and secret\n               \n           "));
+        let error =
+            Tenants::open(Settings { ticket_key: key, ..settings(vec![]) }, Metrics::new()).unwrap_err();
+        assert_eq!(
+            error,
+            "the key of the tickets must have 32 characters or more: `openssl rand -base64 32`"
+        );
+    }
+
+    #[test]
+    fn tokens_of_one_tenant_share_its_half_and_each_agent_has_its_own() {
+        let credentials = vec![
+            credential("one", acme()),
+            credential("two", acme()),
+            credential("agent", everybody()),
+            credential("other agent", everybody()),
+        ];
+        let metrics = Metrics::new();
+        let tenants = Tenants::open(settings(credentials), metrics.clone()).unwrap();
+        let open = |token: &str| {
+            tenants.open_room(&tenants.authenticate(Some(&format!("Bearer {token}")), None).unwrap())
+        };
+        let mut one = open("one");
+        one.grow(500).unwrap();
+        assert_eq!(open("two").grow(1), Err(Full::Now));
+        let mut agent = open("agent");
+        agent.grow(400).unwrap();
+        assert_eq!(open("other agent").grow(101), Err(Full::Now), "the room is full");
+        open("other agent").grow(100).unwrap();
+        assert_eq!(metrics.admit_room_used.get(), 900);
+        assert_eq!(open("other agent").grow(501), Err(Full::Never));
+        drop((one, agent));
+        assert_eq!((tenants.room().used_bytes(), metrics.admit_room_used.get()), (0, 0));
     }
 }

@@ -140,20 +140,23 @@ mod tests {
         What::Delete { key: key.into() }
     }
 
+    type Who<'a> = (&'a str, &'a str, &'a str);
+
     /// Each rule: for whom, and what it does at the resource.
-    fn check(rules: Vec<((&str, &str, &str), Vec<What>)>) -> Result<(), String> {
-        let rule =
-            |(number, ((tenant, project, service), actions)): (usize, ((&str, &str, &str), Vec<What>))| {
-                Rule {
-                    place: format!("rules[{number}]"),
-                    who: selector(tenant, project, service),
-                    actions: actions.into_iter().map(|what| Action { at: Level::Resource, what }).collect(),
-                }
-            };
-        super::check(&rules.into_iter().enumerate().map(rule).collect::<Vec<_>>())
+    fn check(written: Vec<(Who, Vec<What>)>) -> Result<(), String> {
+        let mut rules = Vec::new();
+        for (number, ((tenant, project, service), whats)) in written.into_iter().enumerate() {
+            let actions = whats.into_iter().map(|what| Action { at: Level::Resource, what }).collect();
+            rules.push(Rule {
+                place: format!("rules[{number}]"),
+                who: selector(tenant, project, service),
+                actions,
+            });
+        }
+        super::check(&rules)
     }
 
-    const ALL: (&str, &str, &str) = ("", "", "");
+    const ALL: Who<'static> = ("", "", "");
 
     #[test]
     fn rules_for_different_people_may_write_one_key() {
@@ -233,9 +236,7 @@ mod tests {
         for round in 0..3000 {
             let whom: Vec<_> = (0..2 + round % 3).map(|_| (random(), random(), random())).collect();
             let fit = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
-            let meets = |a: &(&str, &str, &str), b: &(&str, &str, &str)| {
-                fit(a.0, b.0) && fit(a.1, b.1) && fit(a.2, b.2)
-            };
+            let meets = |a: &Who, b: &Who| fit(a.0, b.0) && fit(a.1, b.1) && fit(a.2, b.2);
             let pairs = (0..whom.len()).flat_map(|second| (0..second).map(move |first| (first, second)));
             let expected = pairs.into_iter().any(|(first, second)| meets(&whom[first], &whom[second]));
             let result = check(whom.iter().map(|who| (*who, vec![set("x")])).collect());

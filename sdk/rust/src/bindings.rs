@@ -13,6 +13,12 @@ pub mod plain {
         additional_type_attributes: {
             "trommel:plugin/types@0.1.0/level": [#[derive(Hash)]],
             "trommel:plugin/types@0.1.0/signal": [#[derive(Hash)]],
+            "trommel:plugin/types@0.1.0/text-column": [#[derive(Default)]],
+            "trommel:plugin/types@0.1.0/int-column": [#[derive(Default)]],
+            "trommel:plugin/types@0.1.0/double-column": [#[derive(Default)]],
+            "trommel:plugin/types@0.1.0/bool-column": [#[derive(Default)]],
+            "trommel:plugin/types@0.1.0/hits": [#[derive(Default)]],
+            "trommel:plugin/types@0.1.0/packed": [#[derive(Default)]],
         },
     });
 }

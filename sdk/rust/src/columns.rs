@@ -43,12 +43,6 @@ impl TextColumn {
     }
 }
 
-impl Default for TextColumn {
-    fn default() -> TextColumn {
-        TextColumn { rows: Vec::new(), index: Vec::new(), strings: Vec::new() }
-    }
-}
-
 /// Equal values are sent once.
 impl<S: AsRef<str>> FromIterator<(u32, S)> for TextColumn {
     fn from_iter<I: IntoIterator<Item = (u32, S)>>(rows_and_values: I) -> TextColumn {
@@ -85,12 +79,6 @@ macro_rules! value_column {
             /// One value for all of these rows.
             pub fn same(value: $value, rows: Vec<u32>) -> $column {
                 $column { values: vec![value; rows.len()], rows }
-            }
-        }
-
-        impl Default for $column {
-            fn default() -> $column {
-                $column { rows: Vec::new(), values: Vec::new() }
             }
         }
 
@@ -161,7 +149,7 @@ impl Hits {
 
 impl FromIterator<Hit> for Hits {
     fn from_iter<I: IntoIterator<Item = Hit>>(hits: I) -> Hits {
-        let mut all = Hits { texts: Vec::new(), patterns: Vec::new(), starts: Vec::new(), ends: Vec::new() };
+        let mut all = Hits::default();
         for hit in hits {
             all.texts.push(hit.text);
             all.patterns.push(hit.pattern);

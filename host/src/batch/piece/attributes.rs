@@ -8,7 +8,9 @@ use super::index::attributes_of;
 use super::table::Slot;
 use super::value::{self, Kind, Scalar, Value};
 use super::view::HIDDEN;
-use super::{Call, Fault, Inner, Level, Places, TextColumn, same_length};
+use super::{
+    BoolColumn, Call, DoubleColumn, Fault, Inner, IntColumn, Level, Places, TextColumn, same_length,
+};
 use std::collections::HashMap;
 
 impl Call {
@@ -60,20 +62,22 @@ impl Call {
     }
 
     /// The integers that this attribute has, and their rows.
-    pub fn int_attribute(&mut self, at: Level, key: &str) -> Result<(Vec<u32>, Vec<i64>), Fault> {
-        Ok(self.scalars(at, key, |scalar| if let Scalar::Int(value) = scalar { Some(value) } else { None }))
+    pub fn int_attribute(&mut self, at: Level, key: &str) -> Result<IntColumn, Fault> {
+        let of = |scalar: Scalar<'_>| if let Scalar::Int(value) = scalar { Some(value) } else { None };
+        let (rows, values) = self.scalars(at, key, of);
+        Ok(IntColumn { rows, values })
     }
 
-    pub fn double_attribute(&mut self, at: Level, key: &str) -> Result<(Vec<u32>, Vec<f64>), Fault> {
-        Ok(self.scalars(
-            at,
-            key,
-            |scalar| if let Scalar::Double(value) = scalar { Some(value) } else { None },
-        ))
+    pub fn double_attribute(&mut self, at: Level, key: &str) -> Result<DoubleColumn, Fault> {
+        let of = |scalar: Scalar<'_>| if let Scalar::Double(value) = scalar { Some(value) } else { None };
+        let (rows, values) = self.scalars(at, key, of);
+        Ok(DoubleColumn { rows, values })
     }
 
-    pub fn bool_attribute(&mut self, at: Level, key: &str) -> Result<(Vec<u32>, Vec<bool>), Fault> {
-        Ok(self.scalars(at, key, |scalar| if let Scalar::Bool(value) = scalar { Some(value) } else { None }))
+    pub fn bool_attribute(&mut self, at: Level, key: &str) -> Result<BoolColumn, Fault> {
+        let of = |scalar: Scalar<'_>| if let Scalar::Bool(value) = scalar { Some(value) } else { None };
+        let (rows, values) = self.scalars(at, key, of);
+        Ok(BoolColumn { rows, values })
     }
 
     /// Adds the attribute to these rows, or replaces its value of any type.
@@ -89,21 +93,24 @@ impl Call {
         });
     }
 
-    pub fn set_int_attribute(&mut self, at: Level, key: &str, rows: &[u32], values: &[i64]) {
+    pub fn set_int_attribute(&mut self, at: Level, key: &str, to: &IntColumn) {
         self.edit("set-int-attribute", |call| {
-            call.set_scalars(at, key, rows, values, |value| (Kind::Int, value::int(*value)))
+            let encode = |value: &_| (Kind::Int, value::int(*value));
+            call.set_scalars(at, key, &to.rows, &to.values, encode)
         });
     }
 
-    pub fn set_double_attribute(&mut self, at: Level, key: &str, rows: &[u32], values: &[f64]) {
+    pub fn set_double_attribute(&mut self, at: Level, key: &str, to: &DoubleColumn) {
         self.edit("set-double-attribute", |call| {
-            call.set_scalars(at, key, rows, values, |value| (Kind::Double, value::double(*value)))
+            let encode = |value: &_| (Kind::Double, value::double(*value));
+            call.set_scalars(at, key, &to.rows, &to.values, encode)
         });
     }
 
-    pub fn set_bool_attribute(&mut self, at: Level, key: &str, rows: &[u32], values: &[bool]) {
+    pub fn set_bool_attribute(&mut self, at: Level, key: &str, to: &BoolColumn) {
         self.edit("set-bool-attribute", |call| {
-            call.set_scalars(at, key, rows, values, |value| (Kind::Bool, value::boolean(*value)))
+            let encode = |value: &_| (Kind::Bool, value::boolean(*value));
+            call.set_scalars(at, key, &to.rows, &to.values, encode)
         });
     }
 

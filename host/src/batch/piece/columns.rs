@@ -14,8 +14,8 @@ const RANDOM_BITS: u32 = 56;
 
 impl Call {
     /// The number of rows at a level.
-    pub fn rows(&mut self, at: Level) -> Result<u32, Fault> {
-        Ok(self.inner.shown(at).rows.len() as u32)
+    pub fn rows(&mut self, at: Level) -> u32 {
+        self.inner.shown(at).rows.len() as u32
     }
 
     /// For each row of `child`, the row of `parent` that it belongs to.

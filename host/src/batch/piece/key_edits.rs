@@ -2,43 +2,47 @@
 //!
 //! Inside a value that is edited as a whole nothing more is looked for.
 
+use super::super::wire::fields;
 use super::edits::{Action, Edits, EntryEdit, SlotEdit};
 use super::index::{BODY, DESCRIPTION, EVENT_NAME, NAME, level_of, tables_of};
-use super::value::{Entry, Kind, Scalar, Value, entries, messages, text_of};
+use super::space::Space;
+use super::value::{Entry, Kind, Scalar, Value, choice, entries, messages};
 use super::{Call, Fault, Places};
 
 /// The number of the pattern that matches a key from end to end, the lowest of several.
 type Matcher<'m> = dyn FnMut(&str) -> Option<u32> + 'm;
 
-/// What to put there, given the pattern and the value; `None` removes it.
-type By<'b> = dyn FnMut(u32, &dyn Fn() -> String) -> Option<String> + 'b;
+/// What to put there, given the pattern and the text or the encoded value; `None` removes it.
+type By<'b> = dyn FnMut(u32, &[u8]) -> Option<String> + 'b;
 
 impl Call {
     /// Removes all values under keys that `matches` knows. Returns how many.
-    pub fn remove_keys(&mut self, of: Places, matches: &mut Matcher<'_>) -> Result<u32, Fault> {
+    pub fn remove_keys(&mut self, of: Places, matches: &mut Matcher<'_>) -> u32 {
         self.edit_keys(of, matches, &mut |_, _| None)
     }
 
     /// Replaces them by `by[p]`, or the last of `by`.
-    pub fn mask_keys(&mut self, of: Places, matches: &mut Matcher<'_>, by: &[String]) -> Result<u32, Fault> {
-        let Some(last) = by.len().checked_sub(1) else { return Err(Fault("`by` is empty".into())) };
+    pub fn mask_keys(&mut self, of: Places, matches: &mut Matcher<'_>, by: &[String]) -> u32 {
+        let Some(last) = by.len().checked_sub(1) else {
+            self.edit("mask-keys", |_| Err(Fault("`by` is empty".into())));
+            return 0;
+        };
         self.edit_keys(of, matches, &mut |pattern, _| Some(by[last.min(pattern as usize)].clone()))
     }
 
-    /// Replaces them by what `hash` makes of their text: of a string itself, of a number as it is written, of
-    /// anything else the hexadecimal digits of its bytes.
+    /// Replaces them by what `hash` makes of a string's text, or of the encoded form of any other value.
     pub fn hash_keys(
         &mut self,
         of: Places,
         matches: &mut Matcher<'_>,
-        hash: &mut dyn FnMut(&str) -> String,
-    ) -> Result<u32, Fault> {
-        self.edit_keys(of, matches, &mut |_, text| Some(hash(&text())))
+        hash: &mut dyn FnMut(&[u8]) -> String,
+    ) -> u32 {
+        self.edit_keys(of, matches, &mut |_, value| Some(hash(value)))
     }
 
-    fn edit_keys(&mut self, of: Places, matches: &mut Matcher<'_>, by: &mut By<'_>) -> Result<u32, Fault> {
+    fn edit_keys(&mut self, of: Places, matches: &mut Matcher<'_>, by: &mut By<'_>) -> u32 {
         if self.fault.is_some() {
-            return Ok(0);
+            return 0;
         }
         self.inner.index_places(of);
         let mut edited = 0;
@@ -48,7 +52,7 @@ impl Call {
                 _ => self.edit_keys_of(table, matches, by),
             };
         }
-        Ok(edited)
+        edited
     }
 
     fn edit_keys_of(&mut self, table: usize, matches: &mut Matcher<'_>, by: &mut By<'_>) -> u32 {
@@ -68,8 +72,7 @@ impl Call {
             let (table_number, number) = (table as u8, number as u32);
             let pattern = if table == BODY { None } else { of_keys[slot.key as usize] };
             if let Some(pattern) = pattern {
-                let text = || text_of(slot.value.scalar(space), &space.content_of(slot.value));
-                let action = match by(pattern, &text) {
+                let action = match by(pattern, plain(slot.value, space)) {
                     None => Action::Remove,
                     Some(text) => Action::Put(self.edits.keep_text(&text)),
                 };
@@ -81,7 +84,7 @@ impl Call {
                 let edits = &mut self.edits;
                 entries(content, 0, content.len(), 0, &mut |key, entry| {
                     let Some(pattern) = matched(key) else { return false };
-                    let by = by(pattern, &|| entry_text(content, &entry));
+                    let by = by(pattern, entry_plain(content, &entry));
                     push_entry(edits, table_number, number, entry, by);
                     edited += 1;
                     true
@@ -105,11 +108,18 @@ fn push_entry(edits: &mut Edits, table: u8, slot: u32, entry: Entry, by: Option<
     edits.entries.push(EntryEdit { table, slot, entry, by });
 }
 
-fn entry_text(content: &[u8], entry: &Entry) -> String {
-    let Some(field) = messages(content, &entry.field, 2).last() else { return String::new() };
-    let inner = &content[field.content..field.end];
-    let space = super::space::Space::over(bytes::Bytes::copy_from_slice(inner));
-    let value = Value::at(inner, 0, inner.len(), 0);
-    let scalar: Scalar<'_> = value.scalar(&space);
-    text_of(scalar, inner)
+/// The text of a string, the encoded form of others.
+fn plain(value: Value, space: &Space) -> &[u8] {
+    match value.scalar(space) {
+        Scalar::Text(text) => text,
+        _ => space.of(value.span),
+    }
+}
+
+fn entry_plain<'c>(content: &'c [u8], entry: &Entry) -> &'c [u8] {
+    let Some(value) = messages(content, &entry.field, 2).last() else { return &[] };
+    match fields(content, value.content, value.end).filter_map(|field| choice(content, &field)).last() {
+        Some(Scalar::Text(text)) => text,
+        _ => &content[value.content..value.end],
+    }
 }

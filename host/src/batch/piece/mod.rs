@@ -16,8 +16,6 @@ mod keys;
 mod raw;
 mod space;
 mod table;
-#[cfg(test)]
-mod tests;
 mod texts;
 mod value;
 mod view;
@@ -31,7 +29,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use table::Table;
 use texts::TextList;
-pub use texts::Texts;
+pub use texts::{Packed, Texts};
 use view::{Shown, View};
 
 /// The levels of the tree (WIT `level`).
@@ -80,6 +78,24 @@ pub struct TextColumn {
     pub rows: Vec<u32>,
     pub index: Vec<u32>,
     pub strings: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IntColumn {
+    pub rows: Vec<u32>,
+    pub values: Vec<i64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DoubleColumn {
+    pub rows: Vec<u32>,
+    pub values: Vec<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoolColumn {
+    pub rows: Vec<u32>,
+    pub values: Vec<bool>,
 }
 
 /// At most a few hundred records of one batch, and what the chain changed so far.
@@ -221,6 +237,14 @@ impl Piece {
         self.inner.item_bytes()
     }
 
+    /// Drops these of the records that are left, as the failure policy of a plugin says.
+    pub fn drop_records(&mut self, records: Range<u32>) {
+        let left = &self.inner.view.items.rows;
+        let end = left.len().min(records.end as usize);
+        let rows = left.get(records.start as usize..end).unwrap_or_default().to_vec();
+        self.inner.drop_items(&rows);
+    }
+
     /// The item rows it was opened with, dropped or not.
     pub(super) fn items(&self) -> u32 {
         self.inner.rows.items.len() as u32
@@ -259,6 +283,10 @@ impl Piece {
 impl Call {
     pub fn holds(&self) -> Signal {
         self.inner.signal
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.inner.stream
     }
 
     pub fn tenant(&self) -> &str {

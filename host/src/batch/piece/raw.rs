@@ -1,7 +1,7 @@
 //! The piece as plain protobuf, and splices of it.
 
 use super::super::splice::{Edit, splice};
-use super::super::walk::{self, Content};
+use super::super::walk::schema::{self, BYTES, MESSAGE, TEXT};
 use super::super::wire::{Fields, LENGTH, fields};
 use super::super::{Batch, Request, Signal};
 use super::view::View;
@@ -158,7 +158,7 @@ struct Open<'r> {
 impl<'r> Finder<'r> {
     fn over(signal: Signal, raw: &'r [u8]) -> Finder<'r> {
         let request = Open {
-            kind: walk::request_kind(signal),
+            kind: schema::request(signal),
             content: 0,
             end: raw.len(),
             rest: fields(raw, 0, raw.len()),
@@ -190,12 +190,13 @@ impl<'r> Finder<'r> {
             }
             let field =
                 field.filter(|field| field.wire == LENGTH && field.content <= start && end <= field.end)?;
-            match walk::content(open.kind, field.number) {
-                Content::Message(kind) => {
+            match schema::look(open.kind, field.number.into(), LENGTH) {
+                Ok(op @ MESSAGE..) => {
                     let rest = fields(self.raw, field.content, field.end);
-                    self.open.push(Open { kind, content: field.content, end: field.end, rest });
+                    let (kind, content, end) = (op - MESSAGE, field.content, field.end);
+                    self.open.push(Open { kind, content, end, rest });
                 }
-                Content::Whole if (start, end) == (field.content, field.end) => return Some((start, true)),
+                Ok(TEXT | BYTES) if (start, end) == (field.content, field.end) => return Some((start, true)),
                 _ => return None,
             }
         }

@@ -33,9 +33,23 @@ impl<'c> Texts<'c> {
         self.len == 0
     }
 
-    /// String number `at`, UTF-8 as the batch was checked. Past the end it is empty.
-    pub fn at(&self, at: usize) -> &'c [u8] {
+    /// String number `at`. Past the end it is empty.
+    pub fn at(&self, at: usize) -> &'c str {
+        std::str::from_utf8(self.bytes(at)).unwrap_or_default()
+    }
+
+    /// The same as bytes, without a look at its UTF-8, which was checked when it came.
+    pub fn bytes(&self, at: usize) -> &'c [u8] {
         self.find(at).map_or(&[], |(_, list, at)| self.space.of(list.spans[at]))
+    }
+
+    /// All of them, in order, as bytes.
+    pub fn iter(&self) -> impl Iterator<Item = &'c [u8]> + use<'c> {
+        let space = self.space;
+        self.lists
+            .into_iter()
+            .flatten()
+            .flat_map(move |list| list.spans.iter().map(move |span| space.of(*span)))
     }
 
     /// The table, its list, and the number in the list.
@@ -58,6 +72,13 @@ impl<'c> Texts<'c> {
     }
 }
 
+/// Many strings in one piece, each followed by a NUL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    pub data: Vec<u8>,
+    pub ends: Vec<u32>,
+}
+
 impl Call {
     /// Every string in these places.
     pub fn texts(&mut self, of: Places) -> Result<Texts<'_>, Fault> {
@@ -65,8 +86,26 @@ impl Call {
         Ok(self.inner.texts(of))
     }
 
+    /// The same in one piece.
+    pub fn packed_texts(&mut self, of: Places) -> Result<Packed, Fault> {
+        let texts = self.texts(of)?;
+        let bytes = texts.iter().map(|text| text.len() + 1).sum();
+        let mut packed = Packed { data: Vec::with_capacity(bytes), ends: Vec::with_capacity(texts.len()) };
+        for text in texts.iter() {
+            packed.data.extend_from_slice(text);
+            packed.ends.push(packed.data.len() as u32);
+            packed.data.push(0);
+        }
+        Ok(packed)
+    }
+
     /// For each string the row that it belongs to, at the level of its place.
     pub fn text_rows(&mut self, of: Places) -> Result<Vec<u32>, Fault> {
+        if of.0.count_ones() > 1 {
+            return Err(Fault(
+                "rows of several places have no common numbers: ask for one place at a time".into(),
+            ));
+        }
         self.inner.gather(of);
         let inner = &*self.inner;
         let mut rows = Vec::new();

@@ -100,7 +100,8 @@ impl Value {
     }
 }
 
-fn choice<'b>(bytes: &'b [u8], field: &Field) -> Option<Scalar<'b>> {
+/// What one field of an AnyValue reads as; `None` if OTLP does not know it.
+pub(super) fn choice<'b>(bytes: &'b [u8], field: &Field) -> Option<Scalar<'b>> {
     let content = &bytes[field.content..field.end];
     let number = || varint(bytes, field.content).map_or(0, |(number, _)| number);
     Some(match (field.number, field.wire) {
@@ -194,20 +195,6 @@ pub(super) fn entries(
                 }
             }
             _ => {}
-        }
-    }
-}
-
-/// What is hashed of a value that is no string: equal values have equal texts.
-pub(super) fn text_of(scalar: Scalar<'_>, content: &[u8]) -> String {
-    match scalar {
-        Scalar::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        Scalar::Bool(value) => value.to_string(),
-        Scalar::Int(value) => value.to_string(),
-        Scalar::Double(value) => value.to_string(),
-        Scalar::Other => {
-            let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
-            content.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
         }
     }
 }

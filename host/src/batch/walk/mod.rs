@@ -5,7 +5,7 @@
 //! two readers could see different points in one metric).
 //! A string that is not UTF-8 is no fault: its place is noted, and [`super::Request::check`] mends it.
 
-mod schema;
+pub(super) mod schema;
 
 use super::request::Resource;
 use super::wire::varint;
@@ -35,38 +35,9 @@ pub(super) fn walk(signal: Signal, bytes: &[u8]) -> Result<Found, Malformed> {
         return Err(Malformed { offset: 0, expected: "less than 4 GiB" });
     }
     let mut walk = Walk { found: Found::default(), data: 0, heads: [false; 2], fault: None };
-    match walk.request(request_kind(signal), bytes) {
+    match walk.request(schema::request(signal), bytes) {
         Ok(()) => Ok(walk.found),
         Err(Stop) => Err(walk.fault.expect("whoever stops the walk says why")),
-    }
-}
-
-/// The kind of message that a request of this signal is.
-pub(super) fn request_kind(signal: Signal) -> u8 {
-    match signal {
-        Signal::Logs => LOGS_REQUEST,
-        Signal::Traces => TRACES_REQUEST,
-        Signal::Metrics => METRICS_REQUEST,
-    }
-}
-
-/// What stands in a length-delimited field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
-    /// A message of this kind.
-    Message(u8),
-    /// A string or bytes.
-    Whole,
-    /// Packed numbers, or a field that OTLP does not know.
-    Other,
-}
-
-/// What stands in field `number` of a message.
-pub(super) fn content(kind: u8, number: u32) -> Content {
-    match look(kind, number.into(), super::wire::LENGTH) {
-        Ok(op @ MESSAGE..) => Content::Message(op - MESSAGE),
-        Ok(TEXT | BYTES) => Content::Whole,
-        _ => Content::Other,
     }
 }
 
@@ -128,7 +99,7 @@ impl Walk {
                 let (content, end) = self.length(bytes, at)?;
                 match op {
                     TEXT => {
-                        if !is_text(bytes, content, end) {
+                        if !is_ascii(&bytes[content..end]) && !is_utf8(&bytes[content..end]) {
                             self.found.bad_texts.push(content..end);
                         }
                     }
@@ -146,6 +117,8 @@ impl Walk {
     #[inline(always)]
     fn enter(&mut self, kind: Kind, bytes: &[u8], at: usize, mut nesting: u32) -> Result<(), Stop> {
         match kind {
+            // Most messages are attributes, and most attributes have the usual form.
+            KEY_VALUE if is_usual_attribute(&bytes[at..]) => return Ok(()),
             FIRST_RECORD.. => self.found.records += 1,
             ARRAY | MAP => {
                 nesting += 1;
@@ -264,11 +237,36 @@ impl Walk {
     }
 }
 
-/// Whether `bytes[start..end]` is UTF-8. Most strings are short and ASCII: that is seen eight bytes at a time.
+/// Whether this is a KeyValue with a key, then a text, integer, double or boolean, all ASCII and below 128 bytes.
+/// Others may be as right: the loop decides.
 #[inline(always)]
-fn is_text(bytes: &[u8], start: usize, end: usize) -> bool {
-    let text = &bytes[start..end];
-    text.is_ascii() || is_utf8(text)
+fn is_usual_attribute(bytes: &[u8]) -> bool {
+    let Some((&[0x0a, key_length @ ..0x80], rest)) = bytes.split_first_chunk() else { return false };
+    let Some((key, rest)) = rest.split_at_checked(usize::from(key_length)) else { return false };
+    let Some((&[0x12, length @ ..0x80], value)) = rest.split_first_chunk() else { return false };
+    let is_usual = match value {
+        [0x0a, length @ ..0x80, text @ ..] => text.len() == usize::from(*length) && is_ascii(text),
+        [0x18 | 0x10, ..0x80] => true,
+        [0x21, double @ ..] => double.len() == 8,
+        _ => false,
+    };
+    is_usual && value.len() == usize::from(length) && is_ascii(key)
+}
+
+/// Most strings are ASCII and short: that is seen eight bytes at a time.
+#[inline(always)]
+fn is_ascii(text: &[u8]) -> bool {
+    match text.first_chunk() {
+        // The first eight, and from the end the eights that hold the rest.
+        Some(first) => {
+            let (_, eights) = text.as_rchunks();
+            let bits = eights
+                .iter()
+                .fold(u64::from_ne_bytes(*first), |bits, &eight| bits | u64::from_ne_bytes(eight));
+            bits & 0x8080_8080_8080_8080 == 0
+        }
+        None => text.iter().fold(0, |bits, byte| bits | byte) < 0x80,
+    }
 }
 
 #[cold]

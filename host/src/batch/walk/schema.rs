@@ -3,62 +3,63 @@
 //! Source: opentelemetry-proto 1.10 (`common`, `resource`, `logs`, `trace`, `metrics`, and the three `collector` services).
 //! A test compares the tables with `prost` field by field.
 
+use super::super::Signal;
 use super::super::wire::{LENGTH, VARINT as VARINT_WIRE};
 
 /// What to do with a field: one of the constants below, or `MESSAGE +` the kind of the message in it.
-pub(super) type Op = u8;
+pub(in super::super) type Op = u8;
 
 /// Not in the table of keys: an unknown field, a wrong wire type, a long key. The slow path looks again.
-pub(super) const OTHER: Op = 0;
-pub(super) const VARINT: Op = 1;
-pub(super) const FIXED64: Op = 2;
-pub(super) const FIXED32: Op = 3;
-pub(super) const BYTES: Op = 4;
-pub(super) const TEXT: Op = 5;
+pub(in super::super) const OTHER: Op = 0;
+pub(in super::super) const VARINT: Op = 1;
+pub(in super::super) const FIXED64: Op = 2;
+pub(in super::super) const FIXED32: Op = 3;
+pub(in super::super) const BYTES: Op = 4;
+pub(in super::super) const TEXT: Op = 5;
 /// Repeated numbers, packed; each may also come unpacked.
-pub(super) const FIXED64S: Op = 6;
-pub(super) const VARINTS: Op = 7;
+pub(in super::super) const FIXED64S: Op = 6;
+pub(in super::super) const VARINTS: Op = 7;
 /// A field that the slow path has skipped.
-pub(super) const DONE: Op = 8;
-pub(super) const MESSAGE: Op = 16;
+pub(in super::super) const DONE: Op = 8;
+pub(in super::super) const MESSAGE: Op = 16;
 
 /// A kind of message.
-pub(super) type Kind = u8;
+pub(in super::super) type Kind = u8;
 
-pub(super) const LOGS_REQUEST: Kind = 0;
-pub(super) const TRACES_REQUEST: Kind = 1;
-pub(super) const METRICS_REQUEST: Kind = 2;
-pub(super) const KEY_VALUE: Kind = 3;
-pub(super) const ANY_VALUE: Kind = 4;
+const LOGS_REQUEST: Kind = 0;
+const TRACES_REQUEST: Kind = 1;
+const METRICS_REQUEST: Kind = 2;
+pub(in super::super) const KEY_VALUE: Kind = 3;
+pub(in super::super) const ANY_VALUE: Kind = 4;
 /// ArrayValue and KeyValueList: each a level of nesting.
-pub(super) const ARRAY: Kind = 5;
-pub(super) const MAP: Kind = 6;
-pub(super) const RESOURCE: Kind = 7;
-pub(super) const SCOPE: Kind = 8;
+pub(in super::super) const ARRAY: Kind = 5;
+pub(in super::super) const MAP: Kind = 6;
+pub(in super::super) const RESOURCE: Kind = 7;
+pub(in super::super) const SCOPE: Kind = 8;
 /// The envelopes of resources, from here to [`RESOURCE_METRICS`].
-pub(super) const RESOURCE_LOGS: Kind = 9;
+pub(in super::super) const RESOURCE_LOGS: Kind = 9;
 const RESOURCE_SPANS: Kind = 10;
-pub(super) const RESOURCE_METRICS: Kind = 11;
+pub(in super::super) const RESOURCE_METRICS: Kind = 11;
 /// The envelopes of scopes, from here to [`SCOPE_METRICS`].
-pub(super) const SCOPE_LOGS: Kind = 12;
+pub(in super::super) const SCOPE_LOGS: Kind = 12;
 const SCOPE_SPANS: Kind = 13;
-pub(super) const SCOPE_METRICS: Kind = 14;
+pub(in super::super) const SCOPE_METRICS: Kind = 14;
 const ENTITY_REF: Kind = 15;
 const EVENT: Kind = 16;
 const LINK: Kind = 17;
 const STATUS: Kind = 18;
-pub(super) const METRIC: Kind = 19;
+pub(in super::super) const METRIC: Kind = 19;
 /// The five kinds of data a metric may hold, from here to [`SUMMARY`].
-pub(super) const GAUGE: Kind = 20;
+pub(in super::super) const GAUGE: Kind = 20;
 const SUM: Kind = 21;
 const HISTOGRAM: Kind = 22;
 const EXPONENTIAL: Kind = 23;
-pub(super) const SUMMARY: Kind = 24;
+pub(in super::super) const SUMMARY: Kind = 24;
 const BUCKETS: Kind = 25;
 const QUANTILE: Kind = 26;
 const EXEMPLAR: Kind = 27;
 /// From here on each message is a record.
-pub(super) const FIRST_RECORD: Kind = 28;
+pub(in super::super) const FIRST_RECORD: Kind = 28;
 const LOG_RECORD: Kind = 28;
 const SPAN: Kind = 29;
 const NUMBER_POINT: Kind = 30;
@@ -223,10 +224,19 @@ const KNOWN: [(Kind, &[(usize, Op)]); KINDS] = [
     (EXEMPLAR, &[(2, FIXED64), (3, FIXED64), (4, BYTES), (5, BYTES), (6, FIXED64), (7, MESSAGE + KEY_VALUE)]),
 ];
 
+/// The message that an export request of this signal is.
+pub(in super::super) fn request(signal: Signal) -> Kind {
+    match signal {
+        Signal::Logs => LOGS_REQUEST,
+        Signal::Traces => TRACES_REQUEST,
+        Signal::Metrics => METRICS_REQUEST,
+    }
+}
+
 /// By kind and number: the field's op, [`OTHER`] if OTLP does not know it.
 static BY_NUMBER: [[Op; NUMBER_MAX + 1]; KINDS] = by_number();
 /// By kind and first byte of the key: the same, if number and wire type stand in that byte and are right.
-pub(super) static BY_KEY: [[Op; 256]; KINDS] = by_key();
+pub(in super::super) static BY_KEY: [[Op; 256]; KINDS] = by_key();
 
 const fn by_number() -> [[Op; NUMBER_MAX + 1]; KINDS] {
     let mut table = [[OTHER; NUMBER_MAX + 1]; KINDS];
@@ -274,7 +284,7 @@ const fn on_wire(op: Op, wire: u8) -> Option<Op> {
 }
 
 /// The op of field `number`: `Ok(OTHER)` if OTLP does not know it, `Err` (what was expected) if the wire type is wrong.
-pub(super) fn look(kind: Kind, number: u64, wire: u8) -> Result<Op, &'static str> {
+pub(in super::super) fn look(kind: Kind, number: u64, wire: u8) -> Result<Op, &'static str> {
     let op = usize::try_from(number).ok().and_then(|number| BY_NUMBER[kind as usize].get(number));
     let Some(&op) = op.filter(|op| **op != OTHER) else { return Ok(OTHER) };
     on_wire(op, wire).ok_or(match op {

@@ -19,8 +19,8 @@ use schema::{Field, Kind, Message};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::fmt;
 
-/// Messages inside messages, the request itself included.
-const DEPTH_MAX: usize = 64;
+/// Arrays and maps inside each other, as many as the checked walk takes. Nothing else in OTLP nests without bound.
+const NESTING_MAX: usize = 64;
 /// Of a text that stood where it should not.
 const SHOWN_CHARS: usize = 40;
 
@@ -40,8 +40,10 @@ pub(crate) fn to_protobuf(
     text: &[u8],
     bytes_max: usize,
 ) -> Result<Vec<u8>, Fault> {
-    let mut writer = Writer { out: Vec::new(), bytes_max, path: Vec::new(), depth: 0, is_too_large: false };
+    let mut writer = Writer { out: Vec::new(), bytes_max, path: Vec::new(), nesting: 0, is_too_large: false };
     let mut reader = serde_json::Deserializer::from_slice(text);
+    // Its own limit is less than ours comes to in JSON. Fields that nobody knows are skipped without recursion.
+    reader.disable_recursion_limit();
     let read =
         Item { kind: Kind::Message(message), number: None, writer: &mut writer }.deserialize(&mut reader);
     match read.and_then(|()| reader.end()) {
@@ -57,7 +59,7 @@ struct Writer {
     bytes_max: usize,
     /// Not unwound after an error: it then says where.
     path: Vec<Step>,
-    depth: usize,
+    nesting: usize,
     is_too_large: bool,
 }
 
@@ -320,10 +322,12 @@ impl<'de> Visitor<'de> for Item<'_> {
         };
         let writer = self.writer;
         writer.check()?;
-        if writer.depth == DEPTH_MAX {
-            return Err(de::Error::custom(format!("nested deeper than {DEPTH_MAX} messages")));
+        let nests =
+            std::ptr::eq(message, &schema::ARRAY_VALUE) || std::ptr::eq(message, &schema::KEY_VALUE_LIST);
+        if nests && writer.nesting == NESTING_MAX {
+            return Err(de::Error::custom(format!("expected at most {NESTING_MAX} levels of nested values")));
         }
-        writer.depth += 1;
+        writer.nesting += usize::from(nests);
         let start = self.number.map(|number| writer.open(number));
         let mut stood = 0u32;
         while let Some(found) = map.next_key_seed(Name(message))? {
@@ -339,7 +343,7 @@ impl<'de> Visitor<'de> for Item<'_> {
         if let Some(start) = start {
             writer.close(start);
         }
-        writer.depth -= 1;
+        writer.nesting -= usize::from(nests);
         Ok(())
     }
 }
@@ -354,10 +358,11 @@ impl Item<'_> {
 
     fn integer<E: de::Error>(mut self, number: i128, found: Unexpected<'_>) -> Result<(), E> {
         self.writer.check()?;
-        if self.write_integer(number).is_none() {
-            return Err(E::invalid_value(found, &self));
+        match (self.write_integer(number), self.kind) {
+            (Some(()), _) => Ok(()),
+            (None, Kind::Bool | Kind::Message(_)) => Err(E::invalid_type(found, &self)),
+            (None, _) => Err(E::invalid_value(found, &self)),
         }
-        Ok(())
     }
 
     /// `None` where it does not fit, or where no integer belongs.

@@ -302,5 +302,6 @@ static ANY_VALUE: Message = Message {
         choice("stringValueStrindex", 8, Int32),
     ],
 };
-static ARRAY_VALUE: Message = Message { fields: &[list("values", 1, Kind::Message(&ANY_VALUE))] };
-static KEY_VALUE_LIST: Message = Message { fields: &[list("values", 1, Kind::Message(&KEY_VALUE))] };
+pub(super) static ARRAY_VALUE: Message = Message { fields: &[list("values", 1, Kind::Message(&ANY_VALUE))] };
+pub(super) static KEY_VALUE_LIST: Message =
+    Message { fields: &[list("values", 1, Kind::Message(&KEY_VALUE))] };

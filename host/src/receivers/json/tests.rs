@@ -260,14 +260,20 @@ fn check(text: &str, field: &str, problem: &str) {
 
 #[test]
 fn nesting_is_bounded() {
-    let nested = |levels: usize| {
-        let body = format!("{}{{}}{}", r#"{"arrayValue":{"values":["#.repeat(levels), "]}}".repeat(levels));
-        record(&format!(r#""body":{body}"#))
+    let nested = |open: &str, close: &str, levels: usize| {
+        record(&format!(r#""body":{}{{}}{}"#, open.repeat(levels), close.repeat(levels)))
     };
-    // Request, ResourceLogs, ScopeLogs, LogRecord, AnyValue, and two for each level.
-    assert!(to_protobuf(&schema::LOGS, nested(29).as_bytes(), MANY).is_ok());
-    let fault = to_protobuf(&schema::LOGS, nested(30).as_bytes(), MANY).unwrap_err();
-    assert!(matches!(fault, Fault::Malformed { problem, .. } if problem.contains("nested deeper than 64")));
+    for (open, close) in [
+        (r#"{"arrayValue":{"values":["#, "]}}"),
+        (r#"{"kvlistValue":{"values":[{"key":"k","value":"#, "}]}}"),
+    ] {
+        let deepest = to_protobuf(&schema::LOGS, nested(open, close, 64).as_bytes(), MANY).unwrap();
+        assert!(crate::batch::Request::check(crate::batch::Signal::Logs, deepest.into()).is_ok());
+        let fault = to_protobuf(&schema::LOGS, nested(open, close, 65).as_bytes(), MANY).unwrap_err();
+        assert!(matches!(fault, Fault::Malformed { problem, .. } if problem.contains("at most 64 levels")));
+        let many = nested(open, close, 100_000);
+        assert!(to_protobuf(&schema::LOGS, many.as_bytes(), MANY).is_err());
+    }
     for unknown in ["[", "{\"a\":"] {
         let deep = format!("{{\"unknown\":{}", unknown.repeat(1_000_000));
         assert!(to_protobuf(&schema::LOGS, deep.as_bytes(), MANY).is_err());

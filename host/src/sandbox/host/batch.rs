@@ -45,7 +45,7 @@ impl wit::Host for State {
     }
 
     fn rows(&mut self, at: wit::Level) -> Result<u32> {
-        self.read("rows", free, |call, _| Ok(call.rows(level(at))?), |_| 4)
+        self.read("rows", free, |call, _| Ok(call.rows(level(at))), |_| 4)
     }
 
     fn parents(&mut self, child: wit::Level, parent: wit::Level) -> Result<Vec<u32>> {
@@ -58,7 +58,9 @@ impl wit::Host for State {
 
     fn set_severity(&mut self, items: Vec<u32>, to: u8) -> Result<()> {
         let size = size_of(&items);
-        self.edit("set-severity", writes(Need::Name("severity")), size, |call, _| done(call.set_severity(&items, to)))
+        self.edit("set-severity", writes(Need::Name("severity")), size, |call, _| {
+            done(call.set_severity(&items, to))
+        })
     }
 
     fn kinds(&mut self) -> Result<Vec<u8>> {
@@ -98,11 +100,21 @@ impl wit::Host for State {
     }
 
     fn parent_span_ids(&mut self) -> Result<Vec<u8>> {
-        self.read("parent-span-ids", reads(Need::Name("span-id")), |call, _| Ok(call.parent_span_ids()?), size_of)
+        self.read(
+            "parent-span-ids",
+            reads(Need::Name("span-id")),
+            |call, _| Ok(call.parent_span_ids()?),
+            size_of,
+        )
     }
 
     fn trace_fractions(&mut self) -> Result<Vec<f64>> {
-        self.read("trace-fractions", reads(Need::Name("trace-id")), |call, _| Ok(call.trace_fractions()?), size_of)
+        self.read(
+            "trace-fractions",
+            reads(Need::Name("trace-id")),
+            |call, _| Ok(call.trace_fractions()?),
+            size_of,
+        )
     }
 
     fn randomness(&mut self) -> Result<Vec<u64>> {
@@ -124,27 +136,17 @@ impl wit::Host for State {
         let of = places(of);
         let all = |call: &mut Call, _: &mut _| {
             let texts = call.texts(of)?;
-            Ok((0..texts.len()).map(|at| String::from_utf8_lossy(texts.at(at)).into_owned()).collect())
+            Ok((0..texts.len()).map(|at| texts.at(at).to_owned()).collect())
         };
         self.read("texts", reads_places(of), all, size_of_texts)
     }
 
     fn packed_texts(&mut self, of: wit::Places) -> Result<Packed> {
         let of = places(of);
-        let pack = |call: &mut Call, _: &mut _| {
-            let texts = call.texts(of)?;
-            let (mut data, mut ends) = (Vec::new(), Vec::with_capacity(texts.len()));
-            for at in 0..texts.len() {
-                data.extend_from_slice(texts.at(at));
-                // A piece is far smaller than 4 GiB.
-                ends.push(data.len() as u32);
-                data.push(0);
-            }
-            Ok((data, ends))
-        };
-        let (data, ends) =
-            self.read("packed-texts", reads_places(of), pack, |(data, ends)| data.len() + size_of(ends))?;
-        Ok(Packed { data, ends })
+        let pack = |call: &mut Call, _: &mut _| Ok(call.packed_texts(of)?);
+        let size = |packed: &batch::Packed| packed.data.len() + size_of(&packed.ends);
+        let packed = self.read("packed-texts", reads_places(of), pack, size)?;
+        Ok(Packed { data: packed.data, ends: packed.ends })
     }
 
     fn text_rows(&mut self, of: wit::Places) -> Result<Vec<u32>> {
@@ -157,9 +159,10 @@ impl wit::Host for State {
         let set = self.set(patterns);
         let find = |call: &mut Call, meter: &mut _| {
             let texts = call.texts(of)?;
-            Ok(set?.search((0..texts.len()).map(|at| texts.at(at)), meter)?)
+            Ok(set?.search((0..texts.len()).map(|at| texts.bytes(at)), meter)?)
         };
-        let hits = self.read("search", reads_places(of), find, |hits| hits.texts.len() * HIT_COST as usize)?;
+        let hits =
+            self.read("search", reads_places(of), find, |hits| hits.texts.len() * HIT_COST as usize)?;
         Ok(Hits { texts: hits.texts, patterns: hits.patterns, starts: hits.starts, ends: hits.ends })
     }
 
@@ -174,11 +177,12 @@ impl wit::Host for State {
         let of = places(of);
         let set = self.set(patterns);
         let size = size_of_strings(&by);
-        let allow = move |shared: &super::Shared| reads_places(of)(shared).and_then(|()| writes_places(of)(shared));
+        let allow =
+            move |shared: &super::Shared| reads_places(of)(shared).and_then(|()| writes_places(of)(shared));
         self.edit("search-and-replace", allow, size, |call, meter| {
             let found = {
                 let texts = call.texts(of)?;
-                set?.search_apart((0..texts.len()).map(|at| texts.at(at)), meter)?
+                set?.search_apart((0..texts.len()).map(|at| texts.bytes(at)), meter)?
             };
             if !found.texts.is_empty() {
                 meter.charge(found.texts.len() as u64 * HIT_COST)?;
@@ -209,49 +213,59 @@ impl wit::Host for State {
         let which = hits(which);
         self.edit("hash", writes_places(of), size, |call, _| {
             let key = key?;
-            done(call.hash(of, &which, &mut |text| key.of(text)))
+            done(call.hash(of, &which, &mut |text| key.of(text.as_bytes())))
         })
     }
 
     fn replace_texts(&mut self, of: wit::Places, which: Vec<u32>, by: Vec<String>) -> Result<()> {
         let of = places(of);
         let size = size_of(&which) + size_of_strings(&by);
-        self.edit("replace-texts", writes_places(of), size, |call, _| done(call.replace_texts(of, &which, &by)))
+        self.edit("replace-texts", writes_places(of), size, |call, _| {
+            done(call.replace_texts(of, &which, &by))
+        })
     }
 
     fn remove_keys(&mut self, patterns: u32, of: wit::Places) -> Result<u32> {
+        let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
         self.edit("remove-keys", writes_places(of), 0, |call, meter| {
-            meter.charge(call.bytes() as u64)?;
-            Ok(set?.with_keys(|matches| call.remove_keys(of, matches))?)
+            meter.charge(bytes)?;
+            Ok(set?.with_keys(|matches| call.remove_keys(of, matches)))
         })
     }
 
     fn mask_keys(&mut self, patterns: u32, of: wit::Places, by: Vec<String>) -> Result<u32> {
+        let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
         let size = size_of_strings(&by);
         self.edit("mask-keys", writes_places(of), size, |call, meter| {
-            meter.charge(call.bytes() as u64)?;
-            Ok(set?.with_keys(|matches| call.mask_keys(of, matches, &by))?)
+            meter.charge(bytes)?;
+            Ok(set?.with_keys(|matches| call.mask_keys(of, matches, &by)))
         })
     }
 
     fn hash_keys(&mut self, patterns: u32, of: wit::Places, secret: String) -> Result<u32> {
+        let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
         let key = self.hash_key(&secret);
         self.edit("hash-keys", writes_places(of), 0, |call, meter| {
             let key = key?;
-            meter.charge(call.bytes() as u64)?;
-            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |text| key.of(text)))?)
+            meter.charge(bytes)?;
+            Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |value| key.of(value))))
         })
     }
 
     fn attribute_keys(&mut self, at: wit::Level) -> Result<Vec<String>> {
         let at = level(at);
-        self.read("attribute-keys", reads(Need::All(at)), |call, _| Ok(call.attribute_keys(at)?), size_of_texts)
+        self.read(
+            "attribute-keys",
+            reads(Need::All(at)),
+            |call, _| Ok(call.attribute_keys(at)?),
+            size_of_texts,
+        )
     }
 
     fn attribute_rows(&mut self, at: wit::Level, key: String) -> Result<Vec<u32>> {
@@ -271,25 +285,33 @@ impl wit::Host for State {
     fn int_attribute(&mut self, at: wit::Level, key: String) -> Result<IntColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
-        let (rows, values) =
-            self.read("int-attribute", need, |call, _| Ok(call.int_attribute(at, &key)?), |column| size_of(&column.0) * 3)?;
-        Ok(IntColumn { rows, values })
+        let column = self.read(
+            "int-attribute",
+            need,
+            |call, _| Ok(call.int_attribute(at, &key)?),
+            |column| size_of(&column.rows) * 3,
+        )?;
+        Ok(IntColumn { rows: column.rows, values: column.values })
     }
 
     fn double_attribute(&mut self, at: wit::Level, key: String) -> Result<DoubleColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
         let read = |call: &mut Call, _: &mut _| Ok(call.double_attribute(at, &key)?);
-        let (rows, values) = self.read("double-attribute", need, read, |column| size_of(&column.0) * 3)?;
-        Ok(DoubleColumn { rows, values })
+        let column = self.read("double-attribute", need, read, |column| size_of(&column.rows) * 3)?;
+        Ok(DoubleColumn { rows: column.rows, values: column.values })
     }
 
     fn bool_attribute(&mut self, at: wit::Level, key: String) -> Result<BoolColumn> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
-        let (rows, values) =
-            self.read("bool-attribute", need, |call, _| Ok(call.bool_attribute(at, &key)?), |column| size_of(&column.0) * 2)?;
-        Ok(BoolColumn { rows, values })
+        let column = self.read(
+            "bool-attribute",
+            need,
+            |call, _| Ok(call.bool_attribute(at, &key)?),
+            |column| size_of(&column.rows) * 2,
+        )?;
+        Ok(BoolColumn { rows: column.rows, values: column.values })
     }
 
     fn set_text_attribute(&mut self, at: wit::Level, key: String, to: TextColumn) -> Result<()> {
@@ -305,7 +327,7 @@ impl wit::Host for State {
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
         self.edit("set-int-attribute", need, size, |call, _| {
-            done(call.set_int_attribute(at, &key, &to.rows, &to.values))
+            done(call.set_int_attribute(at, &key, &batch::IntColumn { rows: to.rows, values: to.values }))
         })
     }
 
@@ -314,7 +336,11 @@ impl wit::Host for State {
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
         self.edit("set-double-attribute", need, size, |call, _| {
-            done(call.set_double_attribute(at, &key, &to.rows, &to.values))
+            done(call.set_double_attribute(
+                at,
+                &key,
+                &batch::DoubleColumn { rows: to.rows, values: to.values },
+            ))
         })
     }
 
@@ -323,7 +349,7 @@ impl wit::Host for State {
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
         self.edit("set-bool-attribute", need, size, |call, _| {
-            done(call.set_bool_attribute(at, &key, &to.rows, &to.values))
+            done(call.set_bool_attribute(at, &key, &batch::BoolColumn { rows: to.rows, values: to.values }))
         })
     }
 
@@ -336,13 +362,14 @@ impl wit::Host for State {
     }
 
     fn hash_attribute(&mut self, at: wit::Level, key: String, secret: String) -> Result<()> {
+        let bytes = self.piece_bytes as u64;
         let at = level(at);
         let hash = self.hash_key(&secret);
         let need = writes(Need::Key(at, &key));
         self.edit("hash-attribute", need, key.len(), |call, meter| {
             let hash = hash?;
-            meter.charge(call.bytes() as u64)?;
-            done(call.hash_attribute(at, &key, &mut |text| hash.of(text)))
+            meter.charge(bytes)?;
+            done(call.hash_attribute(at, &key, &mut |text| hash.of(text.as_bytes())))
         })
     }
 
@@ -356,7 +383,9 @@ impl wit::Host for State {
         let at = level(at);
         let size = size_of(&rows) + key.len();
         let need = writes(Need::Key(at, &key));
-        self.edit("remove-attribute-from", need, size, |call, _| done(call.remove_attribute_from(at, &key, &rows)))
+        self.edit("remove-attribute-from", need, size, |call, _| {
+            done(call.remove_attribute_from(at, &key, &rows))
+        })
     }
 
     fn drop(&mut self, items: Vec<u32>) -> Result<()> {
@@ -374,8 +403,11 @@ impl wit::Host for State {
     }
 
     fn splice(&mut self, offsets: Vec<u32>, lengths: Vec<u32>, by: Vec<Vec<u8>>) -> Result<()> {
-        let size = size_of(&offsets) * 2 + by.iter().map(|piece| piece.len() + TEXT_COST as usize).sum::<usize>();
-        self.edit("splice", writes(Need::Name("raw")), size, |call, _| done(call.splice(&offsets, &lengths, &by)))
+        let size =
+            size_of(&offsets) * 2 + by.iter().map(|piece| piece.len() + TEXT_COST as usize).sum::<usize>();
+        self.edit("splice", writes(Need::Name("raw")), size, |call, _| {
+            done(call.splice(&offsets, &lengths, &by))
+        })
     }
 }
 

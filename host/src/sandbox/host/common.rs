@@ -70,7 +70,9 @@ impl host::Host for State {
             Err(error) => return Ok(Err(error)),
         };
         if self.sets_bytes + set.bytes > COMPILED_BYTES_MAX {
-            return Ok(Err(format!("the patterns of a plugin may take {COMPILED_BYTES_MAX} bytes when compiled")));
+            return Ok(Err(format!(
+                "the patterns of a plugin may take {COMPILED_BYTES_MAX} bytes when compiled"
+            )));
         }
         // The host worked, whatever the guest did: the clock counts it.
         self.meter.check_clock().map_err(|stop| self.stopped(stop))?;
@@ -109,7 +111,9 @@ impl host::Host for State {
 impl State {
     fn later<T: Default>(&mut self, name: &str, need: &str) -> wasmtime::Result<T> {
         self.charge(CALL_COST)?;
-        Ok(self.note(format!("{name}: `{need}` is not in `needs` of the manifest, and comes with a later version")))
+        Ok(self.note(format!(
+            "{name}: `{need}` is not in `needs` of the manifest, and comes with a later version"
+        )))
     }
 }
 

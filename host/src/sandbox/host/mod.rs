@@ -33,6 +33,8 @@ pub(super) struct State {
     /// Only while `process` runs.
     pub(super) call: Option<Call>,
     pub(super) meter: Meter,
+    /// Bytes of the items of the piece.
+    piece_bytes: usize,
     /// Edits of this call may have so many bytes.
     pub(super) output_bytes_max: usize,
     pub(super) effects: Effects,
@@ -57,6 +59,7 @@ impl State {
             phase: Phase::Describe,
             call: None,
             meter: Meter::new(Duration::ZERO, 0, 0),
+            piece_bytes: 0,
             output_bytes_max: 0,
             effects: Effects::default(),
             fault: None,
@@ -69,10 +72,18 @@ impl State {
         }
     }
 
-    pub(super) fn begin(&mut self, phase: Phase, call: Option<Call>, cpu_limit: Duration, bytes: usize, now_ns: u64) {
+    pub(super) fn begin(
+        &mut self,
+        phase: Phase,
+        call: Option<Call>,
+        cpu_limit: Duration,
+        bytes: usize,
+        now_ns: u64,
+    ) {
         let patterns_max = self.sets.iter().map(|set| set.len()).max().unwrap_or(0);
         self.meter = Meter::new(cpu_limit, bytes, patterns_max);
         self.output_bytes_max = self.shared.settings.limits.output(bytes);
+        self.piece_bytes = bytes;
         self.phase = phase;
         self.call = call;
         self.now_ns = now_ns;
@@ -128,7 +139,8 @@ impl State {
         let value = self.read(name, allow, work, |_| 0)?;
         let bytes = self.call.as_ref().map_or(0, Call::edit_bytes);
         if bytes > self.output_bytes_max {
-            let text = format!("{name}: the edits of the call take more than {} bytes", self.output_bytes_max);
+            let text =
+                format!("{name}: the edits of the call take more than {} bytes", self.output_bytes_max);
             return Err(self.stopped(Stop::Output(text)));
         }
         Ok(value)
@@ -152,7 +164,13 @@ impl State {
 
     fn set(&self, number: u32) -> Result<Arc<PatternSet>, String> {
         let set = self.sets.get(number as usize).cloned();
-        set.ok_or_else(|| format!("there is no pattern set {number}; `host.compile` made {}", self.sets.len()))
+        set.ok_or_else(|| {
+            format!("there is no pattern set {number}; `host.compile` made {}", self.sets.len())
+        })
+    }
+
+    fn hash_key(&self, secret: &str) -> Result<super::hashing::HashKey, String> {
+        self.shared.hash_key(secret)
     }
 
     fn flush_print(&mut self) {

@@ -28,8 +28,10 @@ const NFA_BYTES_MAX: usize = 1 << 20;
 const DFA_BYTES_MAX: usize = 512 << 10;
 /// Hits of one call: 16 bytes each.
 const HITS_MAX: usize = 1 << 20;
-/// A scratch larger than this is not kept for the next search.
+/// Texts of a search that are kept as room for the next.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
+/// Automata of a set that are kept for the next search; hostile patterns may need far more while they are looked for.
+const CACHES_BYTES_MAX: usize = 4 << 20;
 const KNOWN_KEYS_MAX: usize = 4096;
 
 /// Patterns, compiled. Number `p` is the `p`-th that was given.
@@ -84,7 +86,9 @@ impl PatternSet {
             let pattern = Pattern::compile(pattern).map_err(|error| format!("pattern {number}: {error}"))?;
             bytes += pattern.regex.memory_usage();
             if bytes > COMPILED_BYTES_MAX {
-                return Err(format!("pattern {number}: the patterns take more than {COMPILED_BYTES_MAX} bytes when compiled"));
+                return Err(format!(
+                    "pattern {number}: the patterns take more than {COMPILED_BYTES_MAX} bytes when compiled"
+                ));
             }
             compiled.push(pattern);
         }
@@ -96,7 +100,11 @@ impl PatternSet {
     }
 
     /// Every match of every pattern that is not empty, sorted by text, start and pattern.
-    pub(super) fn search<'t>(&self, texts: impl Iterator<Item = &'t [u8]>, meter: &mut Meter) -> Result<Hits, Stop> {
+    pub(super) fn search<'t>(
+        &self,
+        texts: impl Iterator<Item = &'t [u8]>,
+        meter: &mut Meter,
+    ) -> Result<Hits, Stop> {
         self.with_scratch(|scratch| {
             self.find_all(texts, scratch, meter)?;
             Ok(to_hits(&scratch.found))
@@ -104,7 +112,11 @@ impl PatternSet {
     }
 
     /// The same without overlaps: the leftmost wins, then the lower pattern number.
-    pub(super) fn search_apart<'t>(&self, texts: impl Iterator<Item = &'t [u8]>, meter: &mut Meter) -> Result<Hits, Stop> {
+    pub(super) fn search_apart<'t>(
+        &self,
+        texts: impl Iterator<Item = &'t [u8]>,
+        meter: &mut Meter,
+    ) -> Result<Hits, Stop> {
         self.with_scratch(|scratch| {
             self.find_all(texts, scratch, meter)?;
             let mut taken = (u32::MAX, 0);
@@ -139,7 +151,12 @@ impl PatternSet {
         })
     }
 
-    fn find_all<'t>(&self, texts: impl Iterator<Item = &'t [u8]>, scratch: &mut Scratch, meter: &mut Meter) -> Result<(), Stop> {
+    fn find_all<'t>(
+        &self,
+        texts: impl Iterator<Item = &'t [u8]>,
+        scratch: &mut Scratch,
+        meter: &mut Meter,
+    ) -> Result<(), Stop> {
         scratch.gather(texts);
         let bytes = scratch.buffer.len() as u64 + TEXT_COST * scratch.ends.len() as u64;
         for number in 0..self.patterns.len() {
@@ -172,7 +189,12 @@ impl PatternSet {
                         return Err(Stop::Output(format!("a search has more than {HITS_MAX} hits")));
                     }
                     // A piece is far smaller than 4 GiB.
-                    found.push(Found { text: text as u32, start: next.start() as u32, pattern: number as u32, end: next.end() as u32 });
+                    found.push(Found {
+                        text: text as u32,
+                        start: next.start() as u32,
+                        pattern: number as u32,
+                        end: next.end() as u32,
+                    });
                 }
                 let onward = next.end() + usize::from(next.is_empty());
                 if onward > input.end() {
@@ -192,7 +214,10 @@ impl PatternSet {
     fn whole(&self) -> Option<&Regex> {
         let build = || {
             let whole: Vec<Hir> = self.patterns.iter().map(|pattern| whole_text(&pattern.hir)).collect();
-            meta::Builder::new().configure(config().nfa_size_limit(Some(COMPILED_BYTES_MAX))).build_many_from_hir(&whole).ok()
+            meta::Builder::new()
+                .configure(config().nfa_size_limit(Some(COMPILED_BYTES_MAX)))
+                .build_many_from_hir(&whole)
+                .ok()
         };
         self.whole.get_or_init(build).as_ref()
     }
@@ -212,7 +237,11 @@ impl Pattern {
         if pattern.len() > PATTERN_BYTES_MAX {
             return Err(format!("longer than {PATTERN_BYTES_MAX} bytes"));
         }
-        let hir = regex_syntax::ParserBuilder::new().nest_limit(64).build().parse(pattern).map_err(|error| syntax_error(&error))?;
+        let hir = regex_syntax::ParserBuilder::new()
+            .nest_limit(64)
+            .build()
+            .parse(pattern)
+            .map_err(|error| syntax_error(&error))?;
         let built = meta::Builder::new().configure(config()).build_from_hir(&hir);
         let regex = built.map_err(|error| match error.size_limit() {
             Some(_) => format!("takes more than {NFA_BYTES_MAX} bytes when compiled"),
@@ -238,6 +267,11 @@ impl Scratch {
         self.buffer.shrink_to(SCRATCH_BYTES_MAX);
         self.ends.shrink_to(SCRATCH_BYTES_MAX / 8);
         self.found.shrink_to(SCRATCH_BYTES_MAX / 16);
+        let caches = self.caches.iter().chain([&self.whole]).flatten();
+        if caches.map(meta::Cache::memory_usage).sum::<usize>() > CACHES_BYTES_MAX {
+            self.caches.clear();
+            self.whole = None;
+        }
     }
 }
 
@@ -255,8 +289,12 @@ fn whole_text(pattern: &Hir) -> Hir {
 /// One line instead of a drawing.
 fn syntax_error(error: &regex_syntax::Error) -> String {
     match error {
-        regex_syntax::Error::Parse(error) => format!("{} at byte {}", error.kind(), error.span().start.offset),
-        regex_syntax::Error::Translate(error) => format!("{} at byte {}", error.kind(), error.span().start.offset),
+        regex_syntax::Error::Parse(error) => {
+            format!("{} at byte {}", error.kind(), error.span().start.offset)
+        }
+        regex_syntax::Error::Translate(error) => {
+            format!("{} at byte {}", error.kind(), error.span().start.offset)
+        }
         other => other.to_string(),
     }
 }
@@ -285,7 +323,9 @@ mod tests {
 
     /// Hits as `text:start-end=pattern`.
     fn shown(hits: &Hits) -> String {
-        let one = |at: usize| format!("{}:{}-{}={}", hits.texts[at], hits.starts[at], hits.ends[at], hits.patterns[at]);
+        let one = |at: usize| {
+            format!("{}:{}-{}={}", hits.texts[at], hits.starts[at], hits.ends[at], hits.patterns[at])
+        };
         (0..hits.texts.len()).map(one).collect::<Vec<_>>().join(" ")
     }
 
@@ -301,7 +341,12 @@ mod tests {
         let check = |patterns: &[&str], texts: &[&str], all: &str, apart: &str| {
             assert_eq!(search(patterns, texts), (all.into(), apart.into()), "{patterns:?} {texts:?}");
         };
-        check(&["b", "a"], &["ab", "", "ba"], "0:0-1=1 0:1-2=0 2:0-1=0 2:1-2=1", "0:0-1=1 0:1-2=0 2:0-1=0 2:1-2=1");
+        check(
+            &["b", "a"],
+            &["ab", "", "ba"],
+            "0:0-1=1 0:1-2=0 2:0-1=0 2:1-2=1",
+            "0:0-1=1 0:1-2=0 2:0-1=0 2:1-2=1",
+        );
         check(&["bcd", "abc", "abcd"], &["abcd"], "0:0-3=1 0:0-4=2 0:1-4=0", "0:0-3=1");
         check(&["aa"], &["aaaaa"], "0:0-2=0 0:2-4=0", "0:0-2=0 0:2-4=0");
         check(&["x*"], &["axxb", "", "x"], "0:1-3=0 2:0-1=0", "0:1-3=0 2:0-1=0");
@@ -328,20 +373,42 @@ mod tests {
             r"[^a]{9}",
         ];
         // Texts out of the patterns' own pieces, joined by a small generator.
-        let pieces = ["a@b.c", "4111 1111 1111 1111", "411111111111", "Bearer abcd", "sk_live_abcd", "12345678-abcdefab", "abababab", "foobarx", "zz", "y", "\0", "ü", " ", "-", ""];
+        let pieces = [
+            "a@b.c",
+            "4111 1111 1111 1111",
+            "411111111111",
+            "Bearer abcd",
+            "sk_live_abcd",
+            "12345678-abcdefab",
+            "abababab",
+            "foobarx",
+            "zz",
+            "y",
+            "\0",
+            "ü",
+            " ",
+            "-",
+            "",
+        ];
         let mut state = 1u64;
         let mut next = |below: usize| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 33) as usize % below
         };
-        let texts: Vec<String> = (0..400).map(|_| (0..next(5)).map(|_| pieces[next(pieces.len())]).collect()).collect();
+        let texts: Vec<String> =
+            (0..400).map(|_| (0..next(5)).map(|_| pieces[next(pieces.len())]).collect()).collect();
         let set = compile(&patterns).unwrap();
         let found = set.search(texts.iter().map(|text| text.as_bytes()), &mut meter(1 << 20)).unwrap();
         let mut expected = Vec::new();
         for (pattern, regex) in patterns.iter().map(|pattern| Regex::new(pattern).unwrap()).enumerate() {
-            for (text, found) in texts.iter().enumerate().flat_map(|(at, text)| regex.find_iter(text).map(move |found| (at as u32, found))) {
+            let matches = |text: &str| regex.find_iter(text).collect::<Vec<_>>();
+            for (text, found) in (0..)
+                .zip(&texts)
+                .flat_map(|(at, text)| matches(text).into_iter().map(move |found| (at, found)))
+            {
                 if !found.is_empty() {
-                    expected.push(Found { text, start: found.start() as u32, pattern: pattern as u32, end: found.end() as u32 });
+                    let (start, end) = (found.start() as u32, found.end() as u32);
+                    expected.push(Found { text, start, pattern: pattern as u32, end });
                 }
             }
         }
@@ -366,13 +433,18 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compiled_is_told_by_number() {
-        let check = |patterns: &[&str], error: &str| assert_eq!(compile(patterns).map(|_| ()).unwrap_err(), error);
+        let check =
+            |patterns: &[&str], error: &str| assert_eq!(compile(patterns).map(|_| ()).unwrap_err(), error);
         check(&["a", "(b"], "pattern 1: unclosed group at byte 0");
         check(&[r"\p{Nonsense}"], "pattern 0: Unicode property not found at byte 0");
         check(&[r"(?:(?:\w{50}){50}){20}"], "pattern 0: takes more than 1048576 bytes when compiled");
         check(&[&"a".repeat(1025)], "pattern 0: longer than 1024 bytes");
         check(&["a"; 65], "65 patterns in one set; at most 64");
-        check(&[&"(".repeat(200)], "pattern 0: exceed the maximum number of nested parentheses/brackets (64) at byte 64");
+        let deep = format!("{}{}", "(".repeat(200), ")".repeat(200));
+        check(
+            &[&deep],
+            "pattern 0: exceed the maximum number of nested parentheses/brackets (64) at byte 64",
+        );
     }
 
     #[test]

@@ -83,7 +83,9 @@ fn best_run(pattern: &Hir) -> Option<([bool; 256], usize)> {
     let size = |set: &[bool; 256]| set.iter().filter(|is_in| **is_in).count();
     runs.retain(|(set, length)| *length >= RUN_MIN && size(set) <= RUN_SET_MAX);
     // A literal word is a run too, but is found better as a literal: sets of digits and the like are meant here.
-    runs.into_iter().filter(|(set, length)| *length >= 8 && size(set) <= 32).max_by_key(|(set, length)| length * (256 - size(set)))
+    runs.into_iter()
+        .filter(|(set, length)| *length >= 8 && size(set) <= 32)
+        .max_by_key(|(set, length)| length * (256 - size(set)))
 }
 
 fn collect_runs(part: &Hir, runs: &mut Vec<([bool; 256], usize)>) {
@@ -120,7 +122,9 @@ fn add_bytes(part: &Hir, set: &mut [bool; 256]) -> bool {
         }
         HirKind::Repetition(repeated) => return add_bytes(&repeated.sub, set),
         HirKind::Capture(capture) => return add_bytes(&capture.sub, set),
-        HirKind::Concat(parts) | HirKind::Alternation(parts) => return parts.iter().all(|part| add_bytes(part, set)),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            return parts.iter().all(|part| add_bytes(part, set));
+        }
     }
     true
 }

@@ -15,7 +15,7 @@ use trommel::plugin::{alerts, batch, host, series, store};
 /// `name;reads;writes;needs;`, filled up with `.`: always 320 bytes.
 #[used]
 static MANIFEST: [u8; 320] = padded(
-    "MANIFEST hostile;body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw;body name severity item:* resource:* drop route raw;;",
+    "MANIFEST hostile;body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw;body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw;;",
 );
 
 const fn padded(text: &str) -> [u8; 320] {
@@ -132,7 +132,7 @@ impl Processor for Hostile {
             "balloon" => loop {
                 KEPT.lock().unwrap().push(std::hint::black_box(vec![1u8; 1 << 20]));
             },
-            "balloon-tables" => deep(0),
+            "deep" => deep(0),
             "search10000" => {
                 for _ in 0..10_000 {
                     std::hint::black_box(batch::search(patterns, ALL));
@@ -167,7 +167,8 @@ impl Processor for Hostile {
             "forge-identity-splice" => {
                 let raw = batch::raw();
                 let own = setting("own").unwrap_or_default();
-                let at = (0..raw.len().saturating_sub(own.len())).find(|at| raw[*at..].starts_with(own.as_bytes()));
+                let at = (0..raw.len().saturating_sub(own.len()))
+                    .find(|at| raw[*at..].starts_with(own.as_bytes()));
                 let at = at.ok_or("the own tenant is not in raw")? as u32;
                 batch::splice(&[at], &[own.len() as u32], &[b"victim".to_vec()]);
             }
@@ -178,13 +179,17 @@ impl Processor for Hostile {
                     batch::set_text_attribute(
                         Level::Item,
                         &format!("flood.{at}"),
-                        &TextColumn { index: vec![0; items.len()], rows: items.clone(), strings: vec!["x".repeat(10_000)] },
+                        &TextColumn {
+                            index: vec![0; items.len()],
+                            rows: items.clone(),
+                            strings: vec!["x".repeat(10_000)],
+                        },
                     );
                 }
             }
             "hostcall-flood" => host::log(host::LogLevel::Info, &"x".repeat(8 << 20)),
             "log-flood" => {
-                for at in 0..10_000 {
+                for at in 0..2_000 {
                     host::log(host::LogLevel::Info, &format!("line {at} {}", "x".repeat(100)));
                 }
             }

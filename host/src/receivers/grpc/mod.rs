@@ -27,6 +27,11 @@ where
         // Not a gRPC client: it reads HTTP's status.
         return http_refusal(&no, http::form_of_answer(request.headers()));
     }
+    if !is_protobuf(request.headers()) {
+        return grpc_refusal(&No::ContentType {
+            hint: "expected application/grpc or application/grpc+proto",
+        });
+    }
     if let Some(method) = health::method(request.uri().path()) {
         return health::answer(receiver, method, request).await;
     }
@@ -57,7 +62,10 @@ fn signal(path: &str) -> Option<Signal> {
 /// What is answered with HTTP's own statuses.
 fn check_head(request: &Request<Incoming>) -> Result<(), No> {
     let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    if !content_type.starts_with(b"application/grpc") {
+    let is_grpc = content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')));
+    if !is_grpc {
         return Err(No::ContentType { hint: HTTP_HINT });
     }
     if request.method() != Method::POST {
@@ -67,6 +75,12 @@ fn check_head(request: &Request<Incoming>) -> Result<(), No> {
         return Err(No::Protocol { text: "gRPC needs HTTP/2" });
     }
     Ok(())
+}
+
+/// gRPC can carry other encodings of messages; we take one.
+fn is_protobuf(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    matches!(value.split(';').next().map(str::trim), Some("application/grpc" | "application/grpc+proto"))
 }
 
 async fn export<S, F>(
@@ -163,108 +177,4 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixture::*;
-    use super::*;
-    use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
-    use opentelemetry_proto::tonic::collector::logs::v1::{
-        ExportLogsPartialSuccess, ExportLogsServiceRequest,
-    };
-    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-    use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-    use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-    use opentelemetry_proto::tonic::logs::v1::ResourceLogs;
-    use prost::Message;
-    use tonic::codec::CompressionEncoding;
-    use tonic::metadata::MetadataValue;
-    use tonic::transport::Channel;
-
-    const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
-    const GRPC: (&str, &str) = ("content-type", "application/grpc");
-    const TOKEN: (&str, &str) = ("authorization", SENDER);
-
-    async fn channel(world: &World) -> Channel {
-        Channel::from_shared(format!("http://{}", world.grpc)).unwrap().connect().await.unwrap()
-    }
-
-    fn request<T>(message: T) -> tonic::Request<T> {
-        let mut request = tonic::Request::new(message);
-        request.metadata_mut().insert("authorization", MetadataValue::from_static(SENDER));
-        request
-    }
-
-    fn logs(count: usize) -> ExportLogsServiceRequest {
-        let resource = ResourceLogs { schema_url: "https://schema.example/1".into(), ..Default::default() };
-        ExportLogsServiceRequest { resource_logs: vec![resource; count] }
-    }
-
-    #[tokio::test]
-    async fn all_three_signals_arrive_as_they_were_sent() {
-        let world = World::taking().await;
-        let channel = channel(&world).await;
-        let (traces, metrics) =
-            (ExportTraceServiceRequest::default(), ExportMetricsServiceRequest::default());
-        let logs_answer = LogsServiceClient::new(channel.clone()).export(request(logs(3))).await.unwrap();
-        assert_eq!(logs_answer.into_inner().partial_success, None);
-        TraceServiceClient::new(channel.clone()).export(request(traces)).await.unwrap();
-        MetricsServiceClient::new(channel).export(request(metrics)).await.unwrap();
-        let handed = world.handed();
-        let signals: Vec<Signal> = handed.iter().map(|handed| handed.signal).collect();
-        assert_eq!(signals, [Signal::Logs, Signal::Traces, Signal::Metrics]);
-        assert_eq!(handed[0].body, logs(3).encode_to_vec());
-        assert_eq!(handed[0].room_bytes, 3 * handed[0].body.len());
-        assert_eq!(handed[1].body.len(), 0);
-        world.settled().await;
-    }
-
-    #[tokio::test]
-    async fn gzip_and_zstd_are_unpacked() {
-        let world = World::taking().await;
-        for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
-            let mut client = LogsServiceClient::new(channel(&world).await).send_compressed(encoding);
-            for count in [1, 50_000] {
-                client.export(request(logs(count))).await.unwrap();
-                assert_eq!(world.handed().pop().unwrap().body, logs(count).encode_to_vec(), "{encoding:?}");
-            }
-        }
-        world.settled().await;
-    }
-
-    #[tokio::test]
-    async fn a_partial_success_says_how_many_and_why() {
-        let receipt = Receipt { rejected: 7, message: "no tenant".into() };
-        let world = World::answering(Ok(receipt)).await;
-        let answer = LogsServiceClient::new(channel(&world).await).export(request(logs(1))).await.unwrap();
-        let partial = ExportLogsPartialSuccess { rejected_log_records: 7, error_message: "no tenant".into() };
-        assert_eq!(answer.into_inner().partial_success, Some(partial));
-    }
-
-    #[tokio::test]
-    async fn without_a_good_credential_the_body_is_not_read() {
-        let world = World::taking().await;
-        for (token, code) in
-            [(None, "16"), (Some("Bearer wrong"), "16"), (Some("sender"), "16"), (Some(READER), "7")]
-        {
-            let mut connection = Http2::connect(world.grpc).await;
-            let headers: Vec<_> =
-                [Some(GRPC), token.map(|token| ("authorization", token))].into_iter().flatten().collect();
-            // A body that never comes.
-            let body = http_body_util::StreamBody::new(futures_util::stream::pending());
-            let answer = connection.send(LOGS, &headers, http_body_util::BodyExt::boxed_unsync(body)).await;
-            assert_eq!((answer.status, answer.header("grpc-status")), (200, Some(code)), "{token:?}");
-            assert_eq!(answer.header("grpc-status-details-bin"), None);
-        }
-        assert_eq!(world.handed(), []);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_is_no_grpc_is_told_so_by_http() {
-        let world = World::taking().await;
-        let answer =
-            post(world.grpc, "/v1/logs", &[("content-type", "application/json"), TOKEN], b"{}").await;
-        assert_eq!(answer.status, 415);
-        assert!(answer.json()["message"].as_str().unwrap().contains("4318"), "{answer:?}");
-        assert_eq!(post(world.grpc, LOGS, &[GRPC, TOKEN], b"").await.status, 505);
-    }
-}
+mod tests;

@@ -4,22 +4,25 @@
 //! Every task belongs to [`serve`]: dropping its future ends all of them. When `stop` is cancelled no new request is
 //! taken, those in flight are answered, up to a deadline.
 
+mod activity;
+
 use super::tls;
+use activity::{Activity, Flying, Next, Watched};
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, ready};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -38,6 +41,13 @@ const HTTP1_BUFFER_BYTES: usize = 128 << 10;
 const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// How long the last frames of a connection that we close may take.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long, and how much, we go on reading what nobody wants after the last answer. To close a socket with bytes in
+/// it is to reset it, and a reset can overtake the answer: who sent too large a body would never learn so.
+const LINGER_DEADLINE: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 << 20;
+
+/// Who is refused a thousand times a second is told of once in so long.
+const WARNING_PAUSE: Duration = Duration::from_secs(10);
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,27 +119,24 @@ pub async fn serve<H, F, B>(
             accepted = listener.accept() => accepted,
         };
         let is_full = connections.len() >= limits.connections_max;
-        match accepted {
+        let problem = match accepted {
             Ok((socket, _)) if !is_full => {
                 open.inc();
-                let answer = connection(socket, tls.clone(), limits, handler.clone(), stop.clone());
-                connections.spawn(answer);
+                connections.spawn(connection(socket, tls.clone(), limits, handler.clone(), stop.clone()));
                 continue;
             }
-            Ok(_) => {}
+            Ok(_) => "too many are open".to_owned(),
             // The peer had gone before we came.
             Err(error) if is_of_peer(&error) => continue,
-            // No file descriptors, most likely: others have to end first.
-            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-        if last_warning.is_none_or(|at| at.elapsed() > Duration::from_secs(10)) {
+            Err(error) => {
+                // No file descriptors, most likely: others have to end first.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                error.to_string()
+            }
+        };
+        if last_warning.is_none_or(|at| at.elapsed() > WARNING_PAUSE) {
             last_warning = Some(Instant::now());
-            let open = connections.len();
-            tracing::warn!(
-                open,
-                most = limits.connections_max,
-                "a connection was refused: too many are open"
-            );
+            tracing::warn!(problem, open = connections.len(), "a connection was refused");
         }
     }
     drop(listener);
@@ -207,12 +214,10 @@ async fn drive<I, H, F, B>(
                 request.extensions_mut().insert(certificate);
             }
             let answer = handler(request);
-            async move {
-                Ok::<_, std::convert::Infallible>(answer.await.map(|body| Flying { body, _flight: flight }))
-            }
+            async move { Ok::<_, std::convert::Infallible>(answer.await.map(|body| Flying::new(body, flight))) }
         })
     };
-    let io = TokioIo::new(Watched { io, activity: activity.clone() });
+    let io = TokioIo::new(Watched::new(io, activity.clone()));
     let protocols = protocols(limits);
     let mut connection = pin!(protocols.serve_connection(io, service));
     let mut stopped = pin!(stop.cancelled());
@@ -233,7 +238,10 @@ async fn drive<I, H, F, B>(
             }
             match activity.next(now, limits, closing_since) {
                 Next::Look(at) => {
-                    alarm.as_mut().reset(at);
+                    // Most times only move further away: an alarm that comes too early looks again.
+                    if alarm.is_elapsed() || at < alarm.deadline() {
+                        alarm.as_mut().reset(at);
+                    }
                     ready!(alarm.as_mut().poll(cx));
                 }
                 Next::Close => {
@@ -274,182 +282,14 @@ where
 {
     fn execute(&self, stream: F) {
         let mut streams = self.0.lock().expect("no panic while streams are counted");
-        while streams.try_join_next().is_some() {}
+        while let Some(ended) = streams.try_join_next() {
+            if ended.is_err_and(|error| error.is_panic()) {
+                tracing::error!("a request ended in a panic");
+            }
+        }
         streams.spawn(stream);
     }
 }
 
-/// What a connection was last seen doing.
-#[derive(Debug)]
-struct Activity(Mutex<Seen>);
-
-#[derive(Debug)]
-struct Seen {
-    in_flight: usize,
-    /// Whether there was a request yet.
-    has_asked: bool,
-    /// Only of HTTP/1 do we know that bytes without a request are the head of one.
-    is_http1: bool,
-    idle_since: Instant,
-    head_since: Option<Instant>,
-    stalled_since: Option<Instant>,
-}
-
-/// What to do with a connection.
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
-    /// Nothing before this time.
-    Look(Instant),
-    Close,
-    Drop,
-}
-
-impl Activity {
-    fn new() -> Arc<Activity> {
-        Arc::new(Activity(Mutex::new(Seen {
-            in_flight: 0,
-            has_asked: false,
-            is_http1: false,
-            idle_since: Instant::now(),
-            head_since: None,
-            stalled_since: None,
-        })))
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().expect("no panic while activity is noted")
-    }
-
-    fn begin(self: &Arc<Activity>, version: Version) -> Flight {
-        let mut seen = self.seen();
-        seen.in_flight += 1;
-        seen.has_asked = true;
-        seen.is_http1 = version < Version::HTTP_2;
-        seen.head_since = None;
-        Flight(self.clone())
-    }
-
-    fn note_read(&self) {
-        let mut seen = self.seen();
-        if seen.in_flight == 0 {
-            seen.head_since.get_or_insert_with(Instant::now);
-        }
-    }
-
-    fn note_write(&self, is_stalled: bool) {
-        let mut seen = self.seen();
-        if is_stalled {
-            seen.stalled_since.get_or_insert_with(Instant::now);
-        } else {
-            seen.stalled_since = None;
-        }
-    }
-
-    fn next(&self, now: Instant, limits: Limits, closing_since: Option<Instant>) -> Next {
-        let seen = self.seen();
-        let stalled =
-            seen.stalled_since.map_or(now + limits.write_deadline, |since| since + limits.write_deadline);
-        let (at, then) = match (seen.in_flight, closing_since, seen.has_asked, seen.head_since) {
-            (1.., ..) => (now + limits.idle_deadline, Next::Close),
-            (0, Some(since), ..) => (since + CLOSE_DEADLINE, Next::Drop),
-            (0, None, false, _) => (seen.idle_since + limits.header_deadline, Next::Drop),
-            (0, None, true, Some(since)) if seen.is_http1 => (since + limits.header_deadline, Next::Drop),
-            (0, None, true, _) => (seen.idle_since + limits.idle_deadline, Next::Close),
-        };
-        match (now >= stalled, now >= at) {
-            (true, _) => Next::Drop,
-            (false, true) => then,
-            (false, false) => Next::Look(at.min(stalled)),
-        }
-    }
-}
-
-/// A request in flight.
-#[derive(Debug)]
-struct Flight(Arc<Activity>);
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let mut seen = self.0.seen();
-        seen.in_flight -= 1;
-        seen.idle_since = Instant::now();
-        seen.head_since = None;
-    }
-}
-
-/// The body of an answer: its request is in flight until the body is sent or dropped.
-struct Flying<B> {
-    body: B,
-    _flight: Flight,
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Flying<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// A socket that notes when bytes come and when they are not taken.
-struct Watched<I> {
-    io: I,
-    activity: Arc<Activity>,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.activity.note_read();
-        }
-        read
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.activity.note_write(written.is_pending());
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
-        self.activity.note_write(written.is_pending());
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
+#[cfg(test)]
+mod tests;

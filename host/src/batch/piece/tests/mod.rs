@@ -1,1 +1,0 @@
-//! Tests of pieces and calls.

@@ -1,0 +1,138 @@
+//! The plugins of a pipeline, called piece by piece.
+
+use super::tally::Tally;
+use crate::batch::{Piece, TenantId};
+use crate::journal::Reason;
+use crate::sandbox::{Effects, OnFailure, Plugin};
+
+/// A plugin's place in the pipelines: what is there to call, and what holds while nothing is.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    pub name: String,
+    pub is_guard: bool,
+    pub on_failure: OnFailure,
+    /// `None`: it is not loaded.
+    pub plugin: Option<Plugin>,
+}
+
+/// What a chain does to a batch while one of its plugins is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    Nothing,
+    /// Records of the whole batch are not taken, and may come again.
+    Refuse {
+        name: String,
+    },
+    /// They are acknowledged and dropped.
+    Drop {
+        name: String,
+    },
+}
+
+/// The plugins of one pipeline, in order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chain {
+    slots: Vec<Slot>,
+}
+
+impl Chain {
+    pub(super) fn new(slots: Vec<Slot>) -> Chain {
+        Chain { slots }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.slots.iter().map(|slot| slot.name.as_str()).collect()
+    }
+
+    /// Decided before the first call: the first plugin that is not there and may not be passed by.
+    pub(super) fn missing(&self) -> Missing {
+        for slot in self.slots.iter().filter(|slot| slot.plugin.is_none()) {
+            let name = slot.name.clone();
+            match slot.on_failure {
+                _ if slot.is_guard => return Missing::Refuse { name },
+                OnFailure::Refuse => return Missing::Refuse { name },
+                OnFailure::Drop => return Missing::Drop { name },
+                OnFailure::Pass => {}
+            }
+        }
+        Missing::Nothing
+    }
+
+    /// One piece through all plugins. Takes as long as they do: not for an executor's thread.
+    pub(super) fn run(
+        &self,
+        mut piece: Piece,
+        now_ns: u64,
+        tenant: &TenantId,
+        tally: &mut Tally,
+    ) -> (Piece, Vec<Left>) {
+        let mut left = Vec::new();
+        for slot in &self.slots {
+            let Some(plugin) = &slot.plugin else { continue };
+            let before = piece.records();
+            if before == 0 {
+                break;
+            }
+            let ran = plugin.run(piece, now_ns);
+            piece = ran.piece;
+            let failed: u32 = ran.failed.iter().map(|failed| failed.records).sum();
+            slot.count(
+                Counted { before, after: piece.records(), filtered: ran.filtered, failed },
+                tenant,
+                tally,
+            );
+            if !ran.effects.is_empty() {
+                left.push(Left { plugin: slot.name.clone(), effects: ran.effects });
+            }
+        }
+        (piece, left)
+    }
+}
+
+/// What a plugin left beside its edits.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) plugin: String,
+    pub(super) effects: Effects,
+}
+
+/// Records of a piece around one run.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    before: u32,
+    after: u32,
+    filtered: u32,
+    failed: u32,
+}
+
+impl Slot {
+    fn count(&self, counted: Counted, tenant: &TenantId, tally: &mut Tally) {
+        let Counted { before, after, mut filtered, failed } = counted;
+        let reason = || Reason::from(format!("plugin:{}", self.name));
+        let removed = match self.on_failure {
+            OnFailure::Pass => 0,
+            OnFailure::Refuse | OnFailure::Drop => failed,
+        };
+        // A plugin that writes a piece anew may leave more records in it, or fewer than it said it dropped.
+        let expected = before.saturating_sub(filtered + removed);
+        let added = after.saturating_sub(expected);
+        filtered += expected.saturating_sub(after);
+        if removed > 0 && self.on_failure == OnFailure::Refuse {
+            tally.take_back(tenant, removed.into(), reason());
+        }
+        let outcome = tally.outcome(tenant);
+        if removed > 0 && self.on_failure == OnFailure::Drop {
+            *outcome.dropped.entry(reason()).or_default() += u64::from(removed);
+        }
+        if filtered > 0 {
+            *outcome.filtered.entry(self.name.clone().into()).or_default() += u64::from(filtered);
+        }
+        if added > 0 {
+            *outcome.added.entry(self.name.clone().into()).or_default() += u64::from(added);
+        }
+    }
+}

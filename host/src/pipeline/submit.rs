@@ -1,0 +1,241 @@
+//! From a receiver's hands to the journal.
+
+use super::chain::{Chain, Slot};
+use super::effects::PluginMetrics;
+use super::route::Plan;
+use super::turns::{TooLate, Turn, Turns};
+use super::work::{Made, Snapshot, Way, Work};
+use super::{Receipt, Refusal, Settings, Submission};
+use crate::batch::Malformed;
+use crate::journal::{Clock, Frame, Journal};
+use crate::net::backoff;
+use crate::telemetry::Metrics;
+use crate::tenants::{Caller, Tenants, Who};
+use arc_swap::ArcSwap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A request up to this size is checked where it came in, a fifth of a millisecond at most; larger ones, and all that
+/// plugins work on, leave the executor.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+/// How long one request works on while others wait.
+const SLICE: Duration = Duration::from_millis(2);
+
+/// The way of a batch, assembled. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) tenants: Arc<Tenants>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) metrics: Metrics,
+    pub(super) clock: ClockCell,
+    pub(super) snapshot: ArcSwap<Snapshot>,
+    sinks: Vec<String>,
+    turns: Arc<Turns>,
+    plugin_metrics: PluginMetrics,
+    not_loaded: ArcSwap<Vec<String>>,
+    is_stopping: AtomicBool,
+}
+
+/// A clock that shows nothing of itself.
+pub(super) struct ClockCell(Clock);
+
+impl std::fmt::Debug for ClockCell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl std::ops::Deref for ClockCell {
+    type Target = dyn Fn() -> u64 + Send + Sync;
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+impl Pipeline {
+    /// `sinks` by their numbers, as the journal knows them. An error names what a pipeline refers to and is not there.
+    pub fn open(
+        settings: Settings,
+        slots: &[Slot],
+        sinks: Vec<String>,
+        tenants: Arc<Tenants>,
+        journal: Arc<Journal>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Pipeline, String> {
+        let snapshot = snapshot(&settings, slots, &sinks)?;
+        let cores = available_parallelism().map_or(2, usize::from);
+        let shared = Shared {
+            settings,
+            tenants,
+            journal,
+            plugin_metrics: PluginMetrics::new(metrics.clone()),
+            metrics,
+            clock: ClockCell(clock),
+            snapshot: ArcSwap::from_pointee(snapshot),
+            sinks,
+            turns: Turns::new(cores),
+            not_loaded: ArcSwap::from_pointee(not_loaded(slots)),
+            is_stopping: AtomicBool::new(false),
+        };
+        Ok(Pipeline { shared: Arc::new(shared) })
+    }
+
+    /// From now on requests take these plugins; those on the way keep what they began with.
+    pub fn promote(&self, slots: &[Slot]) -> Result<(), String> {
+        let snapshot = snapshot(&self.shared.settings, slots, &self.shared.sinks)?;
+        self.shared.snapshot.store(Arc::new(snapshot));
+        self.shared.not_loaded.store(Arc::new(not_loaded(slots)));
+        Ok(())
+    }
+
+    /// Plugins of the configuration that are not loaded: not ready while there are any.
+    pub fn not_loaded(&self) -> Vec<String> {
+        self.shared.not_loaded.load().to_vec()
+    }
+
+    /// New requests are refused; those on the way go on.
+    pub fn stop(&self) {
+        self.shared.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// From a receiver's hands to the journal. Returns when the sender may be told "yes".
+    ///
+    /// Cancelled before its entries are with the journal, nothing is committed; afterwards the commit completes.
+    pub async fn submit(&self, submission: Submission) -> Result<Receipt, Refusal> {
+        let shared = &self.shared;
+        if shared.is_stopping.load(Ordering::Relaxed) {
+            return Err(Refusal::Stopping { after: shared.come_back() });
+        }
+        let Submission { signal, body, caller, room, deadline } = submission;
+        let mut work = if body.len() <= INLINE_BYTES_MAX {
+            let mut work = Work::begin(shared, signal, body, &caller)?;
+            if work.is_small(INLINE_BYTES_MAX) {
+                work.advance(|_| false);
+            }
+            work
+        } else {
+            let turn = self.turn(&key_of(&caller), deadline).await?;
+            let shared = shared.clone();
+            let begin = move || Work::begin(&shared, signal, body, &caller);
+            self.slice(turn, deadline, begin).await??
+        };
+        while !work.is_done() {
+            let key = work.tenant().map(ToString::to_string).unwrap_or_default();
+            let turn = match self.turn(&key, deadline).await {
+                Ok(turn) => turn,
+                Err(refusal) => {
+                    work.refuse_all("busy");
+                    return Err(refusal);
+                }
+            };
+            work = self.slice(turn, deadline, move || Ok::<_, Malformed>(work)).await??;
+        }
+        let receipt = self.commit(work.made()).await;
+        // Until here the request was charged for; now the journal keeps its own account.
+        drop(room);
+        receipt
+    }
+
+    /// Off the executor: works on what `begin` gives for a while, or to the end if nobody else waits for the turn.
+    async fn slice<E: Send + 'static>(
+        &self,
+        turn: Turn,
+        deadline: Instant,
+        begin: impl FnOnce() -> Result<Work, E> + Send + 'static,
+    ) -> Result<Result<Work, E>, Refusal> {
+        let caller = Arc::new(());
+        let is_there = Arc::downgrade(&caller);
+        let turns = self.shared.turns.clone();
+        let slice = move || {
+            let start = Instant::now();
+            let work = begin().map(|mut work| {
+                work.advance(|is_others| {
+                    let now = Instant::now();
+                    let is_turn_over = (is_others || now - start >= SLICE) && turns.is_waited_for();
+                    // Or nobody waits for the answer any more.
+                    is_turn_over || now >= deadline || is_there.strong_count() == 0
+                });
+                work
+            });
+            drop(turn);
+            work
+        };
+        let done = tokio::task::spawn_blocking(slice).await;
+        drop(caller);
+        done.map_err(|error| {
+            tracing::error!(%error, "work on a request ended without a result");
+            Refusal::Busy { after: self.shared.come_back() }
+        })
+    }
+
+    async fn turn(&self, key: &str, deadline: Instant) -> Result<Turn, Refusal> {
+        let busy = || Refusal::Busy { after: self.shared.come_back() };
+        if Instant::now() >= deadline {
+            return Err(busy());
+        }
+        self.shared.turns.take(key, deadline).await.map_err(|TooLate| busy())
+    }
+
+    async fn commit(&self, made: Made) -> Result<Receipt, Refusal> {
+        let Made { tally, parts, left, uncallable } = made;
+        if let Some(name) = uncallable.filter(|_| !tally.is_anything_acknowledged()) {
+            tally.refuse_all("plugin_not_loaded");
+            return Err(Refusal::Plugin { name, after: self.shared.come_back() });
+        }
+        let receipt = tally.receipt();
+        let settled = tally.settled();
+        if settled.is_empty() {
+            // An empty request: a success that leaves nothing.
+            return Ok(receipt);
+        }
+        let committed = self.shared.journal.commit(Frame { settled, parts }).await;
+        committed.map_err(|_| Refusal::Stopping { after: self.shared.come_back() })?;
+        self.shared.plugin_metrics.apply(left);
+        Ok(receipt)
+    }
+}
+
+impl Shared {
+    /// Drawn, so that senders do not return together.
+    fn come_back(&self) -> Duration {
+        let (least, most) = self.settings.come_back;
+        backoff::drawn(least, most)
+    }
+}
+
+/// Whose turn the check of a request is: its tenant is not known before.
+fn key_of(caller: &Arc<Caller>) -> String {
+    match &caller.who {
+        Who::Tenant { tenant, .. } => tenant.to_string(),
+        // No tenant's name begins so.
+        Who::SpeaksFor { .. } | Who::Nobody => format!("_{:p}", Arc::as_ptr(caller)),
+    }
+}
+
+fn snapshot(settings: &Settings, slots: &[Slot], sinks: &[String]) -> Result<Snapshot, String> {
+    let mut ways = Vec::new();
+    for pipeline in &settings.pipelines {
+        let slot = |name: &String| {
+            let slot = slots.iter().find(|slot| slot.name == *name);
+            slot.cloned().ok_or_else(|| format!("pipeline `{}`: there is no plugin `{name}`", pipeline.name))
+        };
+        let chain = Chain::new(pipeline.plugins.iter().map(slot).collect::<Result<_, _>>()?);
+        ways.push(Way { plan: Plan::of(pipeline, sinks)?, chain });
+    }
+    Ok(Snapshot { ways })
+}
+
+fn not_loaded(slots: &[Slot]) -> Vec<String> {
+    slots.iter().filter(|slot| slot.plugin.is_none()).map(|slot| slot.name.clone()).collect()
+}

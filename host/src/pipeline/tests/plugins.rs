@@ -1,0 +1,156 @@
+//! Requests through real plugins: the guests of the sandbox's tests, and the router.
+
+use super::*;
+use crate::sandbox::{self, Grant, Instance, Limits, Module, Sandbox};
+use std::sync::OnceLock;
+
+/// One engine for all tests. Nobody ticks: none of these guests loops.
+fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+    SANDBOX.get_or_init(|| Sandbox::open(None, Metrics::new()).unwrap())
+}
+
+fn slot(name: &str, guest: &str, config: &str, on_failure: OnFailure) -> Slot {
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+    let reads = "body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw";
+    let writes = "body name severity item:* resource:* drop route raw";
+    let settings = sandbox::Settings {
+        name: name.into(),
+        module: Module::Builtin(guest.into()),
+        config: config.into(),
+        secrets: BTreeMap::new(),
+        is_guard: false,
+        on_failure,
+        tenant: None,
+        instance: Instance::PerTenant,
+        limits: Limits::default(),
+        grant: Some(Grant { reads: words(reads), writes: words(writes) }),
+    };
+    let plugin = sandbox().load_bytes(&settings, artifacts::guest(guest).unwrap()).unwrap();
+    Slot { name: name.into(), is_guard: false, on_failure, plugin: Some(plugin) }
+}
+
+fn hostile(mode: &str, on_failure: OnFailure) -> Slot {
+    slot("hostile", "hostile", &format!(r#"{{"mode": "{mode}", "pattern": "secret", "text": "poison"}}"#), on_failure)
+}
+
+#[tokio::test]
+async fn a_plugin_changes_what_is_kept_and_its_counts_show_after_the_commit() {
+    let slots = [hostile("redact", OnFailure::Pass)];
+    let world = world(vec![to("all", &["hostile"], vec![sink("a")])], &slots, &["a"]);
+    world.submit("own", request(&[("", &["a secret", "nothing"])])).await.unwrap();
+    assert_eq!(world.given(0), ["t/default: a [redacted] nothing"]);
+    let text = world.metrics.text();
+    let line = r#"trommel_process_plugin_total{plugin="hostile",name="redacted"} 1"#;
+    assert!(text.contains(line), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_plugin_drops_is_counted_as_filtered() {
+    let slots = [hostile("drop-even", OnFailure::Pass)];
+    let world = world(vec![to("all", &["hostile"], vec![sink("a")])], &slots, &["a"]);
+    world.submit("own", request(&[("", &["0", "1", "2"])])).await.unwrap();
+    assert_eq!(world.given(0), ["t/default: 1"]);
+    let line = world.table().line("t", Signal::Logs);
+    assert_eq!((line.acknowledged, line.filtered["hostile"], line.committed), (3, 2, 1));
+    // All of it gone: acknowledged, and nothing is kept.
+    world.submit("own", request(&[("", &["0"])])).await.unwrap();
+    assert_eq!(world.table().line("t", Signal::Logs).filtered["hostile"], 3);
+}
+
+#[tokio::test]
+async fn the_records_a_plugin_fails_on_get_its_policy_and_the_others_pass() {
+    for (policy, given, receipt) in [
+        (OnFailure::Pass, "t/default: 1 poison 2", Receipt::default()),
+        (OnFailure::Drop, "t/default: 1 2", Receipt::default()),
+        (
+            OnFailure::Refuse,
+            "t/default: 1 2",
+            Receipt { rejected: 1, message: "1 records left out: plugin `hostile` failed on them".into() },
+        ),
+    ] {
+        let slots = [hostile("trap-on", policy)];
+        let world = world(vec![to("all", &["hostile"], vec![sink("a")])], &slots, &["a"]);
+        let answer = world.submit("own", request(&[("", &["1", "poison", "2"])])).await;
+        assert_eq!(answer, Ok(receipt), "{policy:?}");
+        assert_eq!(world.given(0), [given], "{policy:?}");
+        let line = world.table().line("t", Signal::Logs);
+        let lost = (line.dropped.get("plugin:hostile"), line.refused.get("plugin:hostile"));
+        let expected = match policy {
+            OnFailure::Pass => (None, None),
+            OnFailure::Drop => (Some(&1), None),
+            OnFailure::Refuse => (None, Some(&1)),
+        };
+        assert_eq!(lost, expected, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_whose_plugin_traps_costs_the_other_nothing() {
+    let own = PipelineSettings { tenants: vec!["t".into()], ..to("t", &["hostile"], vec![sink("a")]) };
+    let slots = [hostile("trap", OnFailure::Refuse)];
+    let world = world(vec![own, to("rest", &[], vec![sink("a")])], &slots, &["a"]);
+    let body = request(&[("tenant.id=t", &["1", "2"]), ("tenant.id=u", &["3"])]);
+    let receipt = world.submit("agent", body).await.unwrap();
+    assert_eq!((receipt.rejected, receipt.message.as_str()), (2, "2 records left out: plugin `hostile` failed on them"));
+    assert_eq!(world.given(0), ["u/default: 3"]);
+}
+
+#[tokio::test]
+async fn a_plugin_cannot_give_records_to_another_tenant() {
+    for mode in ["forge-identity-set", "forge-identity-remove"] {
+        let slots = [hostile(mode, OnFailure::Pass)];
+        let world = world(vec![to("all", &["hostile"], vec![sink("a")])], &slots, &["a"]);
+        world.submit("own", request(&[("", &["1"])])).await.unwrap();
+        let entry = world.cursor(0).try_next(ALL)[0].entry.clone();
+        let kept = ExportLogsServiceRequest::decode(entry.bytes.clone()).unwrap();
+        let attributes = &kept.resource_logs[0].resource.as_ref().unwrap().attributes;
+        let tenants: Vec<&str> =
+            attributes.iter().filter(|a| a.key == "tenant.id").map(|a| text(a.value.as_ref())).collect();
+        assert_eq!(tenants, ["t"], "{mode}");
+        let restored = r#"trommel_process_restored_resources_total{plugin="hostile"} 1"#;
+        assert!(world.metrics.text().contains(restored), "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn records_go_where_their_route_says() {
+    let errors = SinkRoute { route: vec!["errors".into()], ..sink("errors") };
+    let slots = [slot("router", "router", "{}", OnFailure::Pass)];
+    let world = world(vec![to("all", &["router"], vec![sink("all"), errors])], &slots, &["all", "errors"]);
+    let mut logs = ExportLogsServiceRequest::decode(&request(&[("", &["1", "2", "3", "4"])])[..]).unwrap();
+    for (record, severity) in logs.resource_logs[0].scope_logs[0].log_records.iter_mut().zip([9, 17, 9, 21]) {
+        record.severity_number = severity;
+    }
+    world.submit("own", logs.encode_to_vec()).await.unwrap();
+    assert_eq!(world.given(0), ["t/default: 1 3", "t/default: 2 4"]);
+    assert_eq!(world.given(1), ["t/default: 2 4"]);
+}
+
+#[tokio::test]
+async fn a_batch_of_many_pieces_keeps_its_order_and_its_count() {
+    let slots = [hostile("drop-even", OnFailure::Pass)];
+    let world = world(vec![to("all", &["hostile"], vec![sink("a")])], &slots, &["a"]);
+    let bodies: Vec<String> = (0..3_000).map(|at| at.to_string()).collect();
+    let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+    world.submit("own", request(&[("", &bodies)])).await.unwrap();
+    let odd: Vec<&str> = bodies.iter().skip(1).step_by(2).copied().collect();
+    assert_eq!(world.given(0), [format!("t/default: {}", odd.join(" "))]);
+    assert_eq!(world.table().line("t", Signal::Logs).filtered["hostile"], 1_500);
+}
+
+#[test]
+fn a_plugin_may_count_under_so_many_names_and_no_more() {
+    use crate::pipeline::chain::Left;
+    use crate::pipeline::effects::PluginMetrics;
+    let metrics = Metrics::new();
+    let shown = PluginMetrics::new(metrics.clone());
+    for at in 0..300 {
+        let effects =
+            sandbox::Effects { counts: vec![(format!("name{at}"), 2)], ..sandbox::Effects::default() };
+        shown.apply(vec![Left { plugin: "p".into(), effects }]);
+    }
+    let text = metrics.text();
+    assert_eq!(text.matches("trommel_process_plugin_total{").count(), 257);
+    assert!(text.contains(r#"trommel_process_plugin_total{plugin="p",name="_other"} 88"#));
+}

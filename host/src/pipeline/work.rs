@@ -1,0 +1,247 @@
+//! One request on its way from bytes to a frame: check, admit, process, route.
+//!
+//! The way is cut into steps (a piece through a chain is one), so that whoever works on it can stop between two of
+//! them and let another tenant's go first.
+
+use super::Refusal;
+use super::chain::{Chain, Left, Missing};
+use super::route::Plan;
+use super::submit::Shared;
+use super::tally::Tally;
+use crate::batch::{Batch, Malformed, Piece, Request, Signal, TenantId, Written};
+use crate::journal::FramePart;
+use crate::tenants::{Caller, Part};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A piece: what one plugin call reads. Small enough that a call's limits hold for it, large enough that the call
+/// itself costs nothing.
+const PIECE_RECORDS_MAX: usize = 512;
+const PIECE_BYTES_MAX: usize = 256 << 10;
+
+/// A pipeline as requests take it.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub(super) plan: Plan,
+    pub(super) chain: Chain,
+}
+
+/// Everything that a configuration decides about the way; a request keeps the one it began with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) ways: Vec<Way>,
+}
+
+impl Snapshot {
+    /// The first that fits.
+    fn way(&self, signal: Signal, tenant: &TenantId) -> Option<usize> {
+        self.ways.iter().position(|way| way.plan.fits(signal, tenant))
+    }
+}
+
+/// A request that was admitted.
+#[derive(Debug)]
+pub(super) struct Work {
+    shared: Arc<Shared>,
+    snapshot: Arc<Snapshot>,
+    /// So that a small part of it does not keep the whole body in memory.
+    body: Bytes,
+    waiting: VecDeque<Part>,
+    at: Option<InChain>,
+    made: Made,
+}
+
+/// What the steps made so far.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) tally: Tally,
+    pub(super) parts: Vec<FramePart>,
+    pub(super) left: Vec<Left>,
+    /// Records of batches whose plugin cannot be called, and the first such plugin.
+    pub(super) uncallable: Option<String>,
+}
+
+/// A batch between two pieces.
+#[derive(Debug)]
+struct InChain {
+    way: usize,
+    batch: Batch,
+    waiting: VecDeque<Piece>,
+    done: Vec<Piece>,
+}
+
+impl Work {
+    /// Checks and admits. Half a millisecond for each megabyte or so.
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        signal: Signal,
+        body: Bytes,
+        caller: &Caller,
+    ) -> Result<Work, Malformed> {
+        let request = Request::check(signal, body)?;
+        let body = request.bytes.clone();
+        let admitted = shared.tenants.admit(request, caller, shared.settings.record_bytes_max);
+        let tally = Tally::open(&shared.journal.ledger, signal, &admitted);
+        Ok(Work {
+            shared: shared.clone(),
+            snapshot: shared.snapshot.load_full(),
+            body,
+            waiting: admitted.parts.into(),
+            at: None,
+            made: Made { tally, parts: Vec::new(), left: Vec::new(), uncallable: None },
+        })
+    }
+
+    /// Whether no plugin is to be called for what is left.
+    fn is_light(&self) -> bool {
+        let is_light = |part: &Part| {
+            let way = self.snapshot.way(part.batch.signal, &part.batch.stream.tenant);
+            way.is_none_or(|way| self.snapshot.ways[way].chain.is_empty())
+        };
+        self.at.is_none() && self.waiting.iter().all(is_light)
+    }
+
+    /// Whether what is left takes so little that it need not leave the executor.
+    pub(super) fn is_small(&self, bytes_max: usize) -> bool {
+        self.body.len() <= bytes_max && self.is_light()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.at.is_none() && self.waiting.is_empty()
+    }
+
+    /// The tenant whose records are next.
+    pub(super) fn tenant(&self) -> Option<&TenantId> {
+        let at = self.at.as_ref().map(|at| &at.batch.stream.tenant);
+        at.or_else(|| self.waiting.front().map(|part| &part.batch.stream.tenant))
+    }
+
+    /// Works until it is done, or `is_enough` says so between two steps; it is told whether the next one is another
+    /// tenant's than the first was.
+    pub(super) fn advance(&mut self, is_enough: impl Fn(bool) -> bool) {
+        let first = self.tenant().cloned();
+        while !self.is_done() {
+            self.step();
+            let is_others = self.tenant() != first.as_ref();
+            if is_enough(is_others) {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        match self.at.take() {
+            Some(at) => self.step_in_chain(at),
+            None => {
+                if let Some(part) = self.waiting.pop_front() {
+                    self.choose(part.batch);
+                }
+            }
+        }
+    }
+
+    fn choose(&mut self, batch: Batch) {
+        let (records, tenant) = (u64::from(batch.records), batch.stream.tenant.clone());
+        if records == 0 {
+            return;
+        }
+        let Some(way) = self.snapshot.way(batch.signal, &tenant) else {
+            self.made.tally.outcome(&tenant).unrouted += records;
+            return;
+        };
+        match self.snapshot.ways[way].chain.missing() {
+            Missing::Nothing => self.enter(way, batch),
+            Missing::Refuse { name } => {
+                self.made.tally.take_back(&tenant, records, format!("plugin_not_loaded:{name}"));
+                self.made.uncallable.get_or_insert(name);
+            }
+            Missing::Drop { name } => {
+                let dropped = &mut self.made.tally.outcome(&tenant).dropped;
+                *dropped.entry(format!("plugin_not_loaded:{name}").into()).or_default() += records;
+            }
+        }
+    }
+
+    fn enter(&mut self, way: usize, batch: Batch) {
+        let waiting = match self.snapshot.ways[way].chain.is_empty() {
+            true => VecDeque::new(),
+            false => batch.pieces(PIECE_RECORDS_MAX, PIECE_BYTES_MAX).into(),
+        };
+        let done = Vec::with_capacity(waiting.len());
+        self.step_in_chain(InChain { way, batch, waiting, done });
+    }
+
+    /// The next piece, or the end of the chain after the last.
+    fn step_in_chain(&mut self, mut at: InChain) {
+        if let Some(piece) = at.waiting.pop_front() {
+            let now_ns = (self.shared.clock)().saturating_mul(1_000_000);
+            let chain = &self.snapshot.ways[at.way].chain;
+            let tenant = &at.batch.stream.tenant;
+            let (piece, left) = chain.run(piece, now_ns, tenant, &mut self.made.tally);
+            at.done.push(piece);
+            self.keep(left);
+        }
+        if !at.waiting.is_empty() {
+            self.at = Some(at);
+            return;
+        }
+        let written = at.batch.written(at.done, &self.shared.settings.identity);
+        self.count_restored(written.restored, at.way);
+        self.route(at.way, written);
+    }
+
+    /// One entry per plugin, however many pieces there are.
+    fn keep(&mut self, left: Vec<Left>) {
+        for later in left {
+            match self.made.left.iter_mut().find(|known| known.plugin == later.plugin) {
+                Some(known) => known.effects.merge(later.effects),
+                None => self.made.left.push(later),
+            }
+        }
+    }
+
+    /// Which plugin of the chain it was nobody knows: the bytes are looked at once, after the last.
+    fn count_restored(&self, restored: u32, way: usize) {
+        if restored > 0 {
+            let plugin = self.snapshot.ways[way].chain.names().join(",");
+            let family = &self.shared.metrics.process_restored;
+            family.get_or_create(&vec![("plugin", plugin)]).inc_by(restored.into());
+        }
+    }
+
+    fn route(&mut self, way: usize, written: Written) {
+        for (sinks, batch) in self.snapshot.ways[way].plan.partition(written) {
+            if sinks.is_empty() {
+                let outcome = self.made.tally.outcome(&batch.stream.tenant);
+                outcome.unrouted += u64::from(batch.records);
+                continue;
+            }
+            let bytes = self.own(batch.bytes);
+            let Batch { stream, signal, records, .. } = batch;
+            self.made.parts.push(FramePart { stream, signal, bytes, records, sinks });
+        }
+    }
+
+    /// The bytes to keep: a copy where they are a small slice of the request, which they would keep alive whole.
+    fn own(&self, bytes: Bytes) -> Bytes {
+        let is_slice = self.body.as_ptr_range().contains(&bytes.as_ptr());
+        if is_slice && bytes.len() < self.body.len() / 2 { Bytes::copy_from_slice(&bytes) } else { bytes }
+    }
+
+    /// What all steps made.
+    pub(super) fn made(self) -> Made {
+        self.made
+    }
+
+    /// Refused as a whole: what is open of it is counted so.
+    pub(super) fn refuse_all(self, reason: &'static str) {
+        self.made.tally.refuse_all(reason);
+    }
+}
+
+impl From<Malformed> for Refusal {
+    fn from(malformed: Malformed) -> Refusal {
+        Refusal::Malformed { offset: malformed.offset, expected: malformed.expected.to_owned() }
+    }
+}

@@ -1,0 +1,171 @@
+//! The engine, and how a component becomes a plugin.
+
+use super::bindings::PluginPre;
+use super::cache::Cache;
+use super::host::State;
+use super::plugin::{Plugin, Shared};
+use super::pool::Pool;
+use super::{Manifest, Module, PluginError, Settings};
+use crate::telemetry::Metrics;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Engine, OptLevel};
+
+/// CPython with its standard library is a component of 18 MB.
+const MODULE_BYTES_MAX: u64 = 128 << 20;
+/// What a guest's own stack may take; the threads that call have 2 MiB.
+const STACK_BYTES_MAX: usize = 512 << 10;
+/// The interfaces of the package, version 0.1.
+const INTERFACES: [&str; 6] = ["types", "batch", "host", "alerts", "series", "store"];
+
+/// What all plugins share: one engine, the host's functions, the cache of compiled code.
+///
+/// CPU limits need a clock: somebody calls [`Sandbox::tick`] every few milliseconds, from before the first load on.
+/// Without ticks a guest that loops is never stopped.
+pub struct Sandbox {
+    engine: Engine,
+    linker: Linker<State>,
+    cache: Cache,
+    metrics: Metrics,
+    bundled: fn(&str) -> Option<&'static [u8]>,
+}
+
+impl Sandbox {
+    /// `cache_folder` keeps compiled code between starts; it is made with mode 0700. `None` compiles each time.
+    pub fn open(cache_folder: Option<PathBuf>, metrics: Metrics) -> Result<Sandbox, PluginError> {
+        let start = || {
+            let engine = Engine::new(&config())?;
+            let mut linker = Linker::new(&engine);
+            super::bindings::Plugin::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
+            Ok((engine, linker))
+        };
+        let (engine, linker) = start().map_err(|error: wasmtime::Error| {
+            PluginError::Load(format!("the sandbox does not start: {error:#}"))
+        })?;
+        Ok(Sandbox { engine, linker, cache: Cache::open(cache_folder), metrics, bundled: artifacts::bundled })
+    }
+
+    /// Lets time pass for the guests: one step of the clock that their CPU limits look at.
+    pub fn tick(&self) {
+        self.engine.increment_epoch();
+    }
+
+    /// The plugin of these settings, checked and configured once. Reads the file and compiles, which takes up to
+    /// seconds: not for an executor's thread. The error is for the operator.
+    pub fn load(&self, settings: &Settings) -> Result<Plugin, PluginError> {
+        let bytes = match &settings.module {
+            Module::Builtin(name) => (self.bundled)(name)
+                .ok_or_else(|| load_error(format!("there is no bundled plugin `{name}`")))?
+                .into(),
+            Module::File(path) => read(path)?,
+        };
+        self.load_bytes(settings, &bytes)
+    }
+
+    /// The same with the component at hand; `settings.module` is not read.
+    pub fn load_bytes(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        let pre = self.link(bytes)?;
+        let manifest = Pool::describe(&self.engine, &pre, Shared::unknown(settings.clone()))?;
+        let shared = Shared::check(settings.clone(), manifest)?;
+        Plugin::open(self.engine.clone(), pre, shared, &self.metrics)
+    }
+
+    /// What the component in a file says of itself, for a person who has no settings for it yet.
+    pub fn inspect(&self, path: &Path) -> Result<Manifest, PluginError> {
+        let pre = self.link(&read(path)?)?;
+        Pool::describe(&self.engine, &pre, Shared::unknown(Settings::unnamed(path)))
+    }
+
+    /// Compiles and links, after a look at what it imports and exports.
+    fn link(&self, bytes: &[u8]) -> Result<PluginPre<State>, PluginError> {
+        check_kind(bytes)?;
+        let component = self.cache.component(&self.engine, bytes);
+        let component = component.map_err(|error| load_error(format!("is no valid component: {error:#}")))?;
+        self.check_world(&component)?;
+        let linked = self.linker.instantiate_pre(&component).and_then(PluginPre::new);
+        linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))
+    }
+
+    /// What it imports and exports, before anything of it runs.
+    fn check_world(&self, component: &Component) -> Result<(), PluginError> {
+        let world = component.component_type();
+        let foreign: Vec<&str> =
+            world.imports(&self.engine).map(|(name, _)| name).filter(|name| !is_ours(name)).collect();
+        if !foreign.is_empty() {
+            let text = format!("asks for {foreign:?}; a plugin may import trommel:plugin@0.1 only, no WASI");
+            return Err(load_error(text));
+        }
+        let exports: Vec<&str> = world.exports(&self.engine).map(|(name, _)| name).collect();
+        let has = |interface: &str| exports.iter().any(|name| interface_of(name) == Some(interface));
+        for interface in ["lifecycle", "processor"] {
+            if !has(interface) {
+                return Err(load_error(format!(
+                    "does not export trommel:plugin/{interface}@0.1.0: it is no plugin"
+                )));
+            }
+        }
+        if has("timer") {
+            return Err(load_error("exports trommel:plugin/timer, which comes with a later version".into()));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        // No call waits for another: without it a call costs four times as much.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK_BYTES_MAX)
+        .cranelift_opt_level(OptLevel::Speed);
+    config
+}
+
+fn load_error(text: String) -> PluginError {
+    PluginError::Load(text)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, PluginError> {
+    let fail = |error: std::io::Error| load_error(format!("{}: {error}", path.display()));
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let mut bytes = Vec::new();
+    file.take(MODULE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
+    match bytes.len() as u64 > MODULE_BYTES_MAX {
+        true => Err(load_error(format!("{}: larger than {MODULE_BYTES_MAX} bytes", path.display()))),
+        false => Ok(bytes),
+    }
+}
+
+/// Tells what a file is that is no component, by its first eight bytes.
+fn check_kind(bytes: &[u8]) -> Result<(), PluginError> {
+    let text = match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', _, _, 1, 0]) => return Ok(()),
+        Some([0, b'a', b's', b'm', ..]) => {
+            "is a WebAssembly module, not a component: make one of it with `wasm-tools component new`"
+        }
+        _ if bytes.trim_ascii_start().starts_with(b"(") => {
+            "is WebAssembly text: make a component of it with `wasm-tools parse`"
+        }
+        _ => "is no WebAssembly component",
+    };
+    Err(load_error(text.into()))
+}
+
+fn is_ours(import: &str) -> bool {
+    interface_of(import).is_some_and(|interface| INTERFACES.contains(&interface))
+}
+
+/// `batch` of `trommel:plugin/batch@0.1.3`.
+fn interface_of(name: &str) -> Option<&str> {
+    let (interface, version) = name.strip_prefix("trommel:plugin/")?.split_once('@')?;
+    version.strip_prefix("0.1.").map(|_| interface)
+}

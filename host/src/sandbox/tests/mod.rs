@@ -1,0 +1,132 @@
+//! What a hostile guest gets: `tests/guests/hostile` in each of its modes.
+
+mod calls;
+mod load;
+
+use super::*;
+use crate::batch::{Batch, Piece, ProjectId, Request, Signal, Stream, TenantId};
+use crate::telemetry::Metrics;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What the guest's manifest says unless a test patches it.
+const READS: &str =
+    "body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw";
+const WRITES: &str =
+    "body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw";
+
+/// One engine for all tests, with a clock that ticks while any of them runs.
+fn sandbox() -> Arc<Sandbox> {
+    static SANDBOX: OnceLock<Arc<Sandbox>> = OnceLock::new();
+    // Beside the test binary: compiled once for all tests, and for all runs.
+    let folder = std::env::current_exe().unwrap().parent().unwrap().join("compiled-guests");
+    let open = || Arc::new(Sandbox::open(Some(folder), Metrics::new()).unwrap());
+    Arc::clone(SANDBOX.get_or_init(open))
+}
+
+/// Ticks every millisecond until it is dropped.
+struct Ticker {
+    is_stopping: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Ticker {
+    fn start(sandbox: &Arc<Sandbox>) -> Ticker {
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let (sandbox, stop) = (Arc::clone(sandbox), Arc::clone(&is_stopping));
+        let thread = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                sandbox.tick();
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        });
+        Ticker { is_stopping, thread: Some(thread) }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(String::from).collect()
+}
+
+fn settings(config: &str) -> Settings {
+    Settings {
+        name: "hostile".into(),
+        module: Module::File("hostile.wasm".into()),
+        config: config.into(),
+        secrets: BTreeMap::from([("join".into(), Secret::new("swordfish"))]),
+        is_guard: false,
+        on_failure: OnFailure::Pass,
+        tenant: None,
+        instance: Instance::PerTenant,
+        limits: Limits::default(),
+        grant: Some(Grant { reads: words(READS), writes: words(WRITES) }),
+    }
+}
+
+fn guest() -> &'static [u8] {
+    artifacts::guest("hostile").unwrap()
+}
+
+/// The guest with another manifest: `name;reads;writes;needs;`.
+fn guest_with(manifest: &str) -> Vec<u8> {
+    let mut bytes = guest().to_vec();
+    let at = bytes.windows(9).position(|window| window == b"MANIFEST ").unwrap();
+    let text = format!("MANIFEST {manifest}");
+    bytes[at..at + 320].fill(b'.');
+    bytes[at..at + text.len()].copy_from_slice(text.as_bytes());
+    bytes
+}
+
+/// The hostile guest in a mode.
+fn hostile(mode: &str) -> Plugin {
+    let sandbox = sandbox();
+    sandbox.load_bytes(&settings(&format!(r#"{{"mode": "{mode}"}}"#)), guest()).unwrap()
+}
+
+/// One piece of log records with these bodies.
+fn piece_of(tenant: &str, bodies: &[String]) -> Piece {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use prost::Message;
+    let text = |text: &str| AnyValue { value: Some(Value::StringValue(text.into())) };
+    let attribute =
+        |key: &str, value: &str| KeyValue { key: key.into(), value: Some(text(value)), ..Default::default() };
+    let record = |body: &String| LogRecord {
+        body: Some(text(body)),
+        severity_number: 9,
+        attributes: vec![attribute("http.method", "GET")],
+        ..Default::default()
+    };
+    let scope = ScopeLogs { log_records: bodies.iter().map(record).collect(), ..Default::default() };
+    let resource = Resource { attributes: vec![attribute("service.name", "shop")], ..Default::default() };
+    let logs = ResourceLogs { resource: Some(resource), scope_logs: vec![scope], ..Default::default() };
+    let request = opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest {
+        resource_logs: vec![logs],
+    };
+    let request = Request::check(Signal::Logs, request.encode_to_vec().into()).unwrap();
+    let stream = Stream { tenant: TenantId::new(tenant).unwrap(), project: ProjectId::default_project() };
+    let batch: Batch = request.batch(stream, &[0]);
+    let mut pieces = batch.pieces(1024, 64 << 20);
+    assert_eq!(pieces.len(), 1);
+    pieces.remove(0)
+}
+
+fn piece(bodies: &[&str]) -> Piece {
+    piece_of("acme", &bodies.iter().map(|body| body.to_string()).collect::<Vec<_>>())
+}
+
+/// The bodies of the records that are left.
+fn bodies(piece: Piece) -> (Piece, Vec<String>) {
+    let mut call = piece.call(None);
+    let texts = call.texts(crate::batch::Places::BODY).unwrap();
+    let bodies = (0..texts.len()).map(|at| texts.at(at).to_owned()).collect();
+    (call.abort(), bodies)
+}

@@ -1,0 +1,284 @@
+//! What an OTLP server's answer means. Source: OTLP specification 1.11, "OTLP/gRPC Response", "OTLP/HTTP Response".
+//!
+//! Nothing here trusts the server: lengths are bounded, texts are cut and escaped, broken details are ignored.
+
+use crate::sinks::{SendError, Sent};
+use ::http::{HeaderMap, StatusCode};
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use jiff::Timestamp;
+use prost::Message;
+use std::time::Duration;
+use tonic::Code;
+
+const MESSAGE_CHARS_MAX: usize = 200;
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+/// `Export*ServiceResponse`: the same shape for all signals.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ExportResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) partial_success: Option<PartialSuccess>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PartialSuccess {
+    #[prost(int64, tag = "1")]
+    pub(super) rejected: i64,
+    #[prost(string, tag = "2")]
+    pub(super) error_message: String,
+}
+
+/// `google.rpc.Status`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    pub(super) code: i32,
+    #[prost(string, tag = "2")]
+    pub(super) message: String,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Any {
+    #[prost(string, tag = "1")]
+    pub(super) type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    pub(super) retry_delay: Option<ProtoDuration>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ProtoDuration {
+    #[prost(int64, tag = "1")]
+    pub(super) seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub(super) nanos: i32,
+}
+
+/// The body of a success. A body that is no such message was a success all the same.
+pub(super) fn sent(body: &[u8]) -> Sent {
+    let partial = ExportResponse::decode(body).ok().and_then(|answer| answer.partial_success);
+    let Some(partial) = partial else { return Sent::default() };
+    if partial.rejected > 0 || !partial.error_message.is_empty() {
+        let (rejected, message) = (partial.rejected, shown(&partial.error_message));
+        tracing::debug!(rejected, message, "partial success");
+    }
+    Sent { rejected_unnamed: u64::try_from(partial.rejected).unwrap_or(0), ..Sent::default() }
+}
+
+/// The outcome of a gRPC call from its headers or trailers; `None` if they hold no `grpc-status`.
+pub(super) fn grpc_status(headers: &HeaderMap) -> Option<Result<(), SendError>> {
+    let code = Code::from_bytes(headers.get("grpc-status")?.as_bytes());
+    if code == Code::Ok {
+        return Some(Ok(()));
+    }
+    let message =
+        headers.get("grpc-message").map(|value| percent_decoded(value.as_bytes())).unwrap_or_default();
+    let retry_info = headers.get("grpc-status-details-bin").and_then(|value| retry_info_of(value.as_bytes()));
+    Some(Err(grpc_error(code, &message, retry_info)))
+}
+
+fn grpc_error(code: Code, message: &str, retry_info: Option<Duration>) -> SendError {
+    let reason = format!("{code:?}: {}", shown(message));
+    let is_retryable = match code {
+        Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        // Only if the server says that it will recover; else the request is too large for it.
+        Code::ResourceExhausted => retry_info.is_some(),
+        _ => false,
+    };
+    if is_retryable { SendError::Retry { after: retry_info, reason } } else { SendError::Reject { reason } }
+}
+
+/// An HTTP status without a `grpc-status`: something between us and the server answered.
+/// Source: gRPC, "HTTP to gRPC Status Code Mapping".
+pub(super) fn grpc_error_of_http(status: StatusCode) -> SendError {
+    let code = match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    grpc_error(code, &format!("HTTP status {status} instead of a gRPC answer"), None)
+}
+
+/// The error of an HTTP answer that is no success.
+pub(super) fn http_error(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> SendError {
+    let message = RpcStatus::decode(body).map(|status| status.message).unwrap_or_default();
+    let reason = format!("{}: {}", status.as_u16(), shown(&message));
+    match status.as_u16() {
+        429 | 502 | 503 | 504 => {
+            let after = headers.get("retry-after").and_then(|value| value.to_str().ok());
+            SendError::Retry { after: after.and_then(|text| retry_after(text, now)), reason }
+        }
+        _ => SendError::Reject { reason },
+    }
+}
+
+/// Seconds or an HTTP-date (RFC 9110, section 10.2.3).
+fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+fn retry_info_of(header: &[u8]) -> Option<Duration> {
+    // Senders differ in whether they pad; both are allowed.
+    let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let bytes = GeneralPurpose::new(&STANDARD, config).decode(header).ok()?;
+    let status = RpcStatus::decode(&bytes[..]).ok()?;
+    let info = status.details.iter().find(|detail| detail.type_url == RETRY_INFO)?;
+    let delay = RetryInfo::decode(&info.value[..]).ok()?.retry_delay.unwrap_or_default();
+    let seconds = Duration::from_secs(u64::try_from(delay.seconds).unwrap_or(0));
+    Some(seconds + Duration::from_nanos(u64::try_from(delay.nanos).unwrap_or(0).min(999_999_999)))
+}
+
+/// A text from outside: cut, on one line, without control characters.
+pub(super) fn shown(text: &str) -> String {
+    let chars = text.chars().take(MESSAGE_CHARS_MAX);
+    chars.flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// An error with its causes, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    shown(&text)
+}
+
+fn percent_decoded(text: &[u8]) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD};
+
+    fn details(seconds: i64, nanos: i32) -> Vec<u8> {
+        let value = RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos }) }.encode_to_vec();
+        let other = Any { type_url: "type.googleapis.com/google.rpc.DebugInfo".into(), value: vec![255] };
+        let details = vec![other, Any { type_url: RETRY_INFO.into(), value }];
+        RpcStatus { code: 8, message: String::new(), details }.encode_to_vec()
+    }
+
+    fn of(code: i32, details: Option<&str>) -> Result<(), SendError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-status", code.to_string().parse().unwrap());
+        if let Some(details) = details {
+            headers.insert("grpc-status-details-bin", details.parse().unwrap());
+        }
+        grpc_status(&headers).unwrap()
+    }
+
+    #[test]
+    fn the_retryable_grpc_codes_are_those_of_the_specification() {
+        let retryable: Vec<i32> =
+            (1..=17).filter(|code| matches!(of(*code, None), Err(SendError::Retry { .. }))).collect();
+        // Cancelled, deadline exceeded, aborted, out of range, unavailable, data loss.
+        assert_eq!(retryable, [1, 4, 10, 11, 14, 15]);
+        assert_eq!(of(0, None), Ok(()));
+    }
+
+    #[test]
+    fn resource_exhausted_is_retryable_only_with_a_time() {
+        assert!(matches!(of(8, None), Err(SendError::Reject { .. })));
+        for text in [BASE64_STANDARD.encode(details(3, 5)), BASE64_STANDARD_NO_PAD.encode(details(3, 5))] {
+            let Err(SendError::Retry { after, .. }) = of(8, Some(&text)) else { panic!("{text}") };
+            assert_eq!(after, Some(Duration::new(3, 5)));
+        }
+    }
+
+    #[test]
+    fn broken_details_are_ignored() {
+        for text in ["%%%", "AAAA", "CgA=", ""] {
+            assert!(matches!(of(8, Some(text)), Err(SendError::Reject { .. })), "{text}");
+            assert!(matches!(of(14, Some(text)), Err(SendError::Retry { after: None, .. })), "{text}");
+        }
+        let negative = BASE64_STANDARD.encode(details(-3, -5));
+        assert!(matches!(of(14, Some(&negative)), Err(SendError::Retry { after: Some(Duration::ZERO), .. })));
+    }
+
+    #[test]
+    fn the_retryable_http_statuses_are_those_of_the_specification() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let retryable: Vec<u16> = (300..600)
+            .filter(|code| {
+                let status = StatusCode::from_u16(*code).unwrap();
+                matches!(http_error(status, &HeaderMap::new(), b"", now), SendError::Retry { .. })
+            })
+            .collect();
+        assert_eq!(retryable, [429, 502, 503, 504]);
+    }
+
+    #[test]
+    fn a_time_to_come_back_is_seconds_or_a_date() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let check = |text: &str, seconds: Option<u64>| {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        };
+        check("7", Some(7));
+        check(" 120 ", Some(120));
+        check("Thu, 01 Jan 2026 00:01:30 GMT", Some(90));
+        check("Wed, 31 Dec 2025 00:00:00 GMT", Some(0));
+        check("soon", None);
+        check("-1", None);
+    }
+
+    #[test]
+    fn messages_from_outside_are_cut_and_escaped() {
+        assert_eq!(shown("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
+        assert_eq!(shown(&"x".repeat(1000)).len(), MESSAGE_CHARS_MAX);
+        assert_eq!(percent_decoded(b"a%20b%zz%e2%82%ac%"), "a b%zz€%");
+    }
+
+    #[test]
+    fn a_partial_success_counts_what_was_rejected() {
+        let partial = |rejected| {
+            let partial_success = Some(PartialSuccess { rejected, error_message: "no".into() });
+            sent(&ExportResponse { partial_success }.encode_to_vec()).rejected_unnamed
+        };
+        assert_eq!((partial(3), partial(0), partial(-1)), (3, 0, 0));
+        assert_eq!(sent(b""), Sent::default());
+        assert_eq!(sent(b"\xff\xff"), Sent::default());
+    }
+}
