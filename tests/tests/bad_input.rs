@@ -169,7 +169,7 @@ async fn ids_of_any_length_are_shown_as_they_came() {
 async fn a_bomb_costs_at_most_the_limit() {
     use std::io::Write;
     let world = World::start(LOCAL).await;
-    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     for _ in 0..256 {
         bomb.write_all(&[0; 1 << 20]).unwrap();
     }
