@@ -146,6 +146,10 @@ impl App {
             tracing::warn!("the sinks were not drained in time; what is left is counted as expired");
         }
         self.delivering.shutdown().await;
+        // Viewers get what was published, then `end`: connections that would go on for ever hold nobody up.
+        if let Some(streams) = &self.streams {
+            streams.end_tails();
+        }
         self.stop_serving.cancel();
         let served = tokio::time::timeout(ANSWER_MAX, async { while self.serving.join_next().await.is_some() {} });
         let _ = served.await;
@@ -229,9 +233,7 @@ impl App {
                 };
                 match followed {
                     Followed::Entry(entry) => streams.publish(&entry),
-                    Followed::Hole { first, until } => {
-                        tracing::warn!(records = until - first, "live tails were too slow for the journal");
-                    }
+                    Followed::Hole { until, .. } => streams.miss(until),
                 }
             }
         });
