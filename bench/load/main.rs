@@ -20,11 +20,16 @@ use tokio::time::Instant;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let flag = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).map(String::as_str);
+    let flag = |name: &str| {
+        arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).map(String::as_str)
+    };
     let number = |name: &str, usual: u64| flag(name).map_or(Ok(usual), str::parse);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments.first().map(String::as_str) {
-        Some("sink") => runtime.block_on(sink(flag("--listen").context("--listen")?.parse()?, arguments.contains(&"--gzip".into()))),
+        Some("sink") => runtime.block_on(sink(
+            flag("--listen").context("--listen")?.parse()?,
+            arguments.contains(&"--gzip".into()),
+        )),
         Some("floor") => runtime.block_on(floor(
             flag("--listen").context("--listen")?.parse()?,
             flag("--to").context("--to")?,
@@ -51,8 +56,15 @@ fn main() -> Result<()> {
 
 /// Takes everything and counts messages' bytes; the answer is an empty success.
 async fn sink(listen: std::net::SocketAddr, is_gzip: bool) -> Result<()> {
-    let service = wire::Service { handler: |_message: bytes::Bytes| async { Ok(bytes::Bytes::new()) }, is_gzip };
-    tonic::transport::Server::builder().max_frame_size(1 << 20).initial_stream_window_size(8 << 20).initial_connection_window_size(64 << 20).add_service(service).serve(listen).await?;
+    let service =
+        wire::Service { handler: |_message: bytes::Bytes| async { Ok(bytes::Bytes::new()) }, is_gzip };
+    tonic::transport::Server::builder()
+        .max_frame_size(1 << 20)
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(64 << 20)
+        .add_service(service)
+        .serve(listen)
+        .await?;
     Ok(())
 }
 
@@ -120,6 +132,12 @@ async fn generate(load: Load) -> Result<()> {
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     let seconds = started.elapsed().as_secs_f64();
-    println!("{} {seconds:.3} {} {} {}", load.requests * load.shape.records as u64, at(0.5), at(0.99), refused.load(Ordering::Relaxed));
+    println!(
+        "{} {seconds:.3} {} {} {}",
+        load.requests * load.shape.records as u64,
+        at(0.5),
+        at(0.99),
+        refused.load(Ordering::Relaxed)
+    );
     Ok(())
 }

@@ -44,15 +44,63 @@ const ALL_PATTERNS: &str = r#"redact: { module: "builtin:redact", config: { patt
 const RUNS: [Run; 11] = [
     Run { name: "floor", system: System::Floor, flags: &[], requests: 3000, is_gzip: false },
     Run { name: "no plugins", system: System::Trommel(NOTHING), flags: &[], requests: 3000, is_gzip: false },
-    Run { name: "no plugins, tenant.id sent", system: System::Trommel(NOTHING), flags: &["--with-tenant"], requests: 3000, is_gzip: false },
-    Run { name: "redact + sample + enrich", system: System::Trommel(THREE), flags: &[], requests: 3000, is_gzip: false },
-    Run { name: "all patterns + sample + enrich", system: System::Trommel(ALL_PATTERNS), flags: &[], requests: 2000, is_gzip: false },
+    Run {
+        name: "no plugins, tenant.id sent",
+        system: System::Trommel(NOTHING),
+        flags: &["--with-tenant"],
+        requests: 3000,
+        is_gzip: false,
+    },
+    Run {
+        name: "redact + sample + enrich",
+        system: System::Trommel(THREE),
+        flags: &[],
+        requests: 3000,
+        is_gzip: false,
+    },
+    Run {
+        name: "all patterns + sample + enrich",
+        system: System::Trommel(ALL_PATTERNS),
+        flags: &[],
+        requests: 2000,
+        is_gzip: false,
+    },
     Run { name: "floor, gzip", system: System::Floor, flags: &["--gzip"], requests: 600, is_gzip: true },
-    Run { name: "no plugins, gzip", system: System::Trommel(NOTHING), flags: &["--gzip"], requests: 600, is_gzip: true },
-    Run { name: "redact + sample + enrich, gzip", system: System::Trommel(THREE), flags: &["--gzip"], requests: 600, is_gzip: true },
-    Run { name: "floor, 10 records", system: System::Floor, flags: &["--records", "10", "--resources", "1"], requests: 60_000, is_gzip: false },
-    Run { name: "no plugins, 10 records", system: System::Trommel(NOTHING), flags: &["--records", "10", "--resources", "1"], requests: 60_000, is_gzip: false },
-    Run { name: "redact + sample + enrich, 10 records", system: System::Trommel(THREE), flags: &["--records", "10", "--resources", "1"], requests: 60_000, is_gzip: false },
+    Run {
+        name: "no plugins, gzip",
+        system: System::Trommel(NOTHING),
+        flags: &["--gzip"],
+        requests: 600,
+        is_gzip: true,
+    },
+    Run {
+        name: "redact + sample + enrich, gzip",
+        system: System::Trommel(THREE),
+        flags: &["--gzip"],
+        requests: 600,
+        is_gzip: true,
+    },
+    Run {
+        name: "floor, 10 records",
+        system: System::Floor,
+        flags: &["--records", "10", "--resources", "1"],
+        requests: 60_000,
+        is_gzip: false,
+    },
+    Run {
+        name: "no plugins, 10 records",
+        system: System::Trommel(NOTHING),
+        flags: &["--records", "10", "--resources", "1"],
+        requests: 60_000,
+        is_gzip: false,
+    },
+    Run {
+        name: "redact + sample + enrich, 10 records",
+        system: System::Trommel(THREE),
+        flags: &["--records", "10", "--resources", "1"],
+        requests: 60_000,
+        is_gzip: false,
+    },
 ];
 
 /// Prints one line per run; each figure is the least of three rounds.
@@ -72,7 +120,14 @@ pub(crate) async fn run(trommel: &str) -> Result<()> {
         }
         println!(
             "| {} | {:.3} | {:.2} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
-            run.name, best.cpu, best.cpu / floor, best.idle_mib, best.peak_mib, best.p50_ms, best.p99_ms, best.per_second
+            run.name,
+            best.cpu,
+            best.cpu / floor,
+            best.idle_mib,
+            best.peak_mib,
+            best.p50_ms,
+            best.p99_ms,
+            best.per_second
         );
     }
     Ok(())
@@ -90,13 +145,21 @@ struct Figures {
 async fn round(run: &Run, trommel: &str) -> Result<Figures> {
     let own = std::env::current_exe()?;
     let gzip: &[&str] = if run.is_gzip { &["--gzip"] } else { &[] };
-    let _sink = start(Command::new("taskset").args(["-c", "1"]).arg(&own).args(["sink", "--listen", SINK]).args(gzip), SINK).await?;
+    let _sink = start(
+        Command::new("taskset").args(["-c", "1"]).arg(&own).args(["sink", "--listen", SINK]).args(gzip),
+        SINK,
+    )
+    .await?;
     let folder = std::env::temp_dir().join(format!("trommel-load-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
     let (system, to) = match run.system {
         System::Floor => {
             let mut floor = Command::new("taskset");
-            floor.args(["-c", "0"]).arg(&own).args(["floor", "--listen", FLOOR, "--to", &format!("http://{SINK}")]).args(gzip);
+            floor
+                .args(["-c", "0"])
+                .arg(&own)
+                .args(["floor", "--listen", FLOOR, "--to", &format!("http://{SINK}")])
+                .args(gzip);
             (start(&mut floor, FLOOR).await?, FLOOR)
         }
         System::Trommel(plugins) => {
@@ -131,16 +194,32 @@ async fn round(run: &Run, trommel: &str) -> Result<Figures> {
 
 fn generate(own: &std::path::Path, to: &str, run: &Run, requests: u64) -> Result<Vec<f64>> {
     let mut command = Command::new("taskset");
-    command.args(["-c", "1"]).arg(own).args(["generate", "--to", &format!("http://{to}"), "--requests", &requests.to_string()]);
+    command.args(["-c", "1"]).arg(own).args([
+        "generate",
+        "--to",
+        &format!("http://{to}"),
+        "--requests",
+        &requests.to_string(),
+    ]);
     let output = command.args(run.flags).output()?;
-    ensure!(output.status.success(), "the generator ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    let words: Vec<f64> = String::from_utf8(output.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    ensure!(
+        output.status.success(),
+        "the generator ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let words: Vec<f64> =
+        String::from_utf8(output.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     ensure!(words.len() == 5, "the generator prints five figures");
     Ok(words)
 }
 
 fn configuration(plugins: &str, is_gzip: bool) -> String {
-    let (section, names) = if plugins.is_empty() { (String::new(), "") } else { (format!("plugins:\n  {plugins}\n"), "redact, sample, enrich") };
+    let (section, names) = if plugins.is_empty() {
+        (String::new(), "")
+    } else {
+        (format!("plugins:\n  {plugins}\n"), "redact, sample, enrich")
+    };
     let compression = if is_gzip { "gzip" } else { "none" };
     format!(
         "data: data\nreceivers: {{ otlp: {{ grpc: {{ listen: {SYSTEM} }} }} }}\n{section}pipelines: [{{ name: logs, plugins: [{names}], sinks: [out] }}]\n\

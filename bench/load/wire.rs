@@ -93,11 +93,17 @@ where
 }
 
 /// Sends one message.
-pub(crate) async fn export(channel: &tonic::transport::Channel, message: Bytes, is_gzip: bool) -> Result<Bytes, Status> {
+pub(crate) async fn export(
+    channel: &tonic::transport::Channel,
+    message: Bytes,
+    is_gzip: bool,
+) -> Result<Bytes, Status> {
     let mut grpc = tonic::client::Grpc::new(channel.clone()).max_decoding_message_size(128 << 20);
     if is_gzip {
         grpc = grpc.send_compressed(tonic::codec::CompressionEncoding::Gzip);
     }
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    grpc.unary(Request::new(message), http::uri::PathAndQuery::from_static(EXPORT), Raw).await.map(Response::into_inner)
+    grpc.unary(Request::new(message), http::uri::PathAndQuery::from_static(EXPORT), Raw)
+        .await
+        .map(Response::into_inner)
 }

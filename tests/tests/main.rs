@@ -5,12 +5,12 @@ mod world;
 mod tidy;
 
 mod bad_input;
-mod receive;
+mod console;
+mod deliver;
+mod examples;
 mod identity;
 mod plugins;
-mod deliver;
-mod console;
+mod receive;
 mod shutdown;
-mod examples;
 
 mod real;

@@ -16,13 +16,24 @@ pub(crate) fn test() -> Result<()> {
     let mut clock = Clock::default();
     let installed = clock.step("install", servers::install)?;
     clock.step("fmt", || cargo(&["fmt", "--all", "--check"], &[]))?;
-    clock.step("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[]))?;
-    clock.step("doc", || cargo(&["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
-    clock.step("cargo test", || cargo(&["test", "--workspace", "--locked", "--", "--skip", "real::"], &[]))?;
+    clock.step("clippy", || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
+    })?;
+    clock.step("doc", || {
+        cargo(
+            &["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"],
+            &[("RUSTDOCFLAGS", "-D warnings")],
+        )
+    })?;
+    clock
+        .step("cargo test", || cargo(&["test", "--workspace", "--locked", "--", "--skip", "real::"], &[]))?;
     clock.step("plugins and sdk", plugins)?;
-    let found: Vec<(&str, String)> = installed.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
+    let found: Vec<(&str, String)> =
+        installed.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
     let found: Vec<(&str, &str)> = found.iter().map(|(name, path)| (*name, path.as_str())).collect();
-    clock.step("real servers and SDKs", || cargo(&["test", "--package", "tests", "--locked", "--", "real::", "--test-threads", "2"], &found))?;
+    clock.step("real servers and SDKs", || {
+        cargo(&["test", "--package", "tests", "--locked", "--", "real::", "--test-threads", "2"], &found)
+    })?;
     clock.step("fuzz", || fuzz(60))?;
     clock.report();
     Ok(())
@@ -31,7 +42,10 @@ pub(crate) fn test() -> Result<()> {
 /// The unit tests of the bundled plugins and the SDK, on the machine they are built on.
 fn plugins() -> Result<()> {
     for manifest in ["plugins/Cargo.toml", "sdk/rust/Cargo.toml"] {
-        cargo(&["test", "--manifest-path", manifest, "--locked", "--target-dir", "target/native-plugins"], &[])?;
+        cargo(
+            &["test", "--manifest-path", manifest, "--locked", "--target-dir", "target/native-plugins"],
+            &[],
+        )?;
     }
     Ok(())
 }
@@ -39,7 +53,8 @@ fn plugins() -> Result<()> {
 /// Runs each fuzz target for `seconds`. A pinned toolchain runs what else needs a nightly one by the bootstrap variable.
 pub(crate) fn fuzz(seconds: u32) -> Result<()> {
     let installed = servers::install()?;
-    let fuzzer = installed.iter().find(|(name, _)| *name == "TROMMEL_TEST_CARGO_FUZZ").map(|(_, path)| path.clone());
+    let fuzzer =
+        installed.iter().find(|(name, _)| *name == "TROMMEL_TEST_CARGO_FUZZ").map(|(_, path)| path.clone());
     let fuzzer = fuzzer.expect("the recipe is in the list");
     let targets: Vec<String> = std::fs::read_dir("host/fuzz/fuzz_targets")?
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
