@@ -5,6 +5,7 @@ mod bad_input;
 mod edits;
 mod identity;
 mod merging;
+mod pieces;
 mod plugins;
 mod samples;
 mod schema;
