@@ -1,4 +1,4 @@
-//! The six verbs together: one binary, a `mod` line per subject, in flow order.
+//! The six verbs together: one binary, a `mod` line per subject.
 
 mod world;
 
@@ -8,6 +8,7 @@ mod bad_input;
 mod console;
 mod deliver;
 mod examples;
+mod hostile;
 mod identity;
 mod plugins;
 mod receive;
