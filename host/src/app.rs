@@ -42,7 +42,9 @@ pub struct App {
     journal: Arc<Journal>,
     pipeline: Pipeline,
     plugins: Arc<Plugins>,
-    streams: Option<Arc<Streams>>,
+    /// Whether every plugin was tried once.
+    settled: watch::Receiver<bool>,
+    pub streams: Option<Arc<Streams>>,
     /// No new requests.
     stop_receiving: CancellationToken,
     receiving: JoinSet<()>,
@@ -92,7 +94,7 @@ impl App {
         let journal = Journal::open(&config.journal, &names, journal::system_clock(), &metrics);
         let streams = open_streams(&config, &metrics)?;
         let sinks = open_sinks(&config, streams.as_ref())?;
-        let sandbox = Arc::new(Sandbox::open(Some(config.data.join("compiled")), metrics.clone())?);
+        let sandbox = Arc::new(Sandbox::open(Some(config.compiled.clone()), metrics.clone())?);
         let plugins = Arc::new(Plugins::new(config.plugins.clone()));
         let settings = pipeline::Settings {
             record_bytes_max: config.record_bytes_max,
@@ -109,6 +111,7 @@ impl App {
             journal,
             pipeline,
             plugins,
+            settled: watch::channel(false).1,
             streams,
             stop_receiving: CancellationToken::new(),
             receiving: JoinSet::new(),
@@ -143,6 +146,10 @@ impl App {
             tracing::warn!("the sinks were not drained in time; what is left is counted as expired");
         }
         self.delivering.shutdown().await;
+        // Viewers get what was published, then `end`: connections that would go on for ever hold nobody up.
+        if let Some(streams) = &self.streams {
+            streams.end_tails();
+        }
         self.stop_serving.cancel();
         let served = tokio::time::timeout(ANSWER_MAX, async { while self.serving.join_next().await.is_some() {} });
         let _ = served.await;
@@ -154,11 +161,20 @@ impl App {
         self.journal.ledger.snapshot().unaccounted().iter().map(|line| format!("{line:?}")).collect()
     }
 
+    /// Waits until every plugin is loaded, or known not to be.
+    pub async fn settled(&self) {
+        let mut settled = self.settled.clone();
+        // The sender ends with the collector: then there is nothing to wait for.
+        let _ = settled.wait_for(|settled| *settled).await;
+    }
+
     /// Sends demonstration traffic until the collector stops.
     pub fn send_demonstration(&mut self, demo: Demo) {
         let Some(to) = self.grpc else { return };
         let stop = self.stop_receiving.clone();
+        let mut settled = self.settled.clone();
         self.demonstration.spawn(async move {
+            let _ = settled.wait_for(|settled| *settled).await;
             if let Err(error) = demo::send(to, demo.tokens, stop).await {
                 tracing::warn!(%error, "the demonstration ended");
             }
@@ -186,6 +202,8 @@ impl App {
     /// Loading compiles, which takes a while the first time: receivers answer meanwhile, and refuse what needs a guard.
     fn load_plugins(&mut self, sandbox: Arc<Sandbox>) {
         let (plugins, pipeline) = (self.plugins.clone(), self.pipeline.clone());
+        let (settled, is_settled) = watch::channel(false);
+        self.settled = is_settled;
         self.serving.spawn(async move {
             for number in 0..plugins.settings.len() {
                 let (loading, sandbox) = (plugins.clone(), sandbox.clone());
@@ -197,6 +215,7 @@ impl App {
                     tracing::error!(error, "the pipelines cannot take the plugin");
                 }
             }
+            settled.send_replace(true);
         });
     }
 
@@ -214,9 +233,7 @@ impl App {
                 };
                 match followed {
                     Followed::Entry(entry) => streams.publish(&entry),
-                    Followed::Hole { first, until } => {
-                        tracing::warn!(records = until - first, "live tails were too slow for the journal");
-                    }
+                    Followed::Hole { until, .. } => streams.miss(until),
                 }
             }
         });

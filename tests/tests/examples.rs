@@ -38,7 +38,8 @@ fn every_example_is_valid_and_explained() {
     let mut seen = 0;
     for entry in std::fs::read_dir(examples()).unwrap() {
         let folder = entry.unwrap().path();
-        Config::load(&folder.join("trommel.yaml")).unwrap_or_else(|faults| panic!("{faults}"));
+        let config = Config::load(&folder.join("trommel.yaml")).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(trommel::app::plugin_faults(&config), Vec::<String>::new(), "{}", folder.display());
         assert!(folder.join("README.md").exists(), "{} has no README", folder.display());
         seen += 1;
     }

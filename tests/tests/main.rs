@@ -7,6 +7,7 @@ mod tidy;
 mod bad_input;
 mod receive;
 mod identity;
+mod plugins;
 mod hostile;
 mod deliver;
 mod console;

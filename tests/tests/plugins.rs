@@ -17,6 +17,7 @@ use prost::Message;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
+use std::time::Duration;
 use trommel::batch::{Batch, IdentityKeys, ProjectId, Request, Signal, Stream, TenantId};
 use trommel::sandbox::{self, Effects, Instance, Limits, Module, OnFailure, Plugin, Sandbox};
 use trommel::telemetry::Secret;
@@ -25,10 +26,18 @@ use trommel::telemetry::Secret;
 const PIECE_RECORDS: usize = 512;
 const PIECE_BYTES: usize = 256 << 10;
 
-fn load(name: &str, config: Json) -> Result<Plugin, String> {
+fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
-    let open = || Sandbox::open(None, trommel::telemetry::Metrics::new()).unwrap();
-    let settings = sandbox::Settings {
+    SANDBOX.get_or_init(|| Sandbox::open(None, trommel::telemetry::Metrics::new()).unwrap())
+}
+
+fn load(name: &str, config: Json) -> Result<Plugin, String> {
+    let settings = settings(name, config);
+    sandbox().load(&settings).map_err(|error| error.to_string())
+}
+
+fn settings(name: &str, config: Json) -> sandbox::Settings {
+    sandbox::Settings {
         name: name.into(),
         module: Module::Builtin(name.into()),
         config: config.to_string(),
@@ -39,8 +48,7 @@ fn load(name: &str, config: Json) -> Result<Plugin, String> {
         instance: Instance::Shared,
         limits: Limits::default(),
         grant: None,
-    };
-    SANDBOX.get_or_init(open).load(&settings).map_err(|error| error.to_string())
+    }
 }
 
 /// An export request of one of the signals.
@@ -182,6 +190,18 @@ fn bodies(logs: &Logs) -> Vec<Json> {
 fn redacted(plugin: &Plugin, body: &str) -> String {
     let (logs, _) = run(plugin, &logs(vec![record(json!(body), json!({}))]));
     bodies(&logs)[0].as_str().unwrap().into()
+}
+
+/// The filter of the SDK's README.
+#[test]
+fn the_first_filter_drops_what_is_below_info() {
+    let mut settings = settings("first-filter", json!({}));
+    settings.module = Module::File("first-filter.wasm".into());
+    settings.grant = Some(sandbox::Grant { reads: vec!["severity".into()], writes: vec!["drop".into()] });
+    let plugin = sandbox().load_bytes(&settings, artifacts::guest("first-filter").unwrap()).unwrap();
+    let severe = |severity_number| LogRecord { severity_number, ..record(json!(severity_number), json!({})) };
+    let (output, _) = run(&plugin, &logs([0, 8, 9, 17].map(severe).to_vec()));
+    assert_eq!(bodies(&output), [json!(9), json!(17)]);
 }
 
 mod redact {
@@ -366,6 +386,69 @@ mod redact {
         let (bytes, effects) = run_bytes(&plugin, &input);
         assert!(bytes == input.encode_to_vec());
         assert!(effects.is_empty());
+    }
+
+    /// Words whose fate is known, in random order, in many pieces.
+    #[test]
+    fn what_is_between_the_matches_stays() {
+        let words = [
+            ("jane@example.com", "[email]"),
+            ("4111 1111 1111 1111", "[card]"),
+            ("4111 1111 1111 1112", "4111 1111 1111 1112"),
+            ("5555-5555-5555-4444", "[card]"),
+            ("Bearer abc123def456", "[token]"),
+            ("größe", "größe"),
+            ("\u{1f600}", "\u{1f600}"),
+            ("1732441200000000000", "1732441200000000000"),
+            ("user@host", "user@host"),
+            ("\0", "\0"),
+            ("", ""),
+        ];
+        let mut seed = 1u64;
+        let mut random = |below: usize| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize % below
+        };
+        let mut line = || {
+            let chosen: Vec<_> = (0..random(6)).map(|_| words[random(words.len())]).collect();
+            let join = |of: fn(&(&'static str, &'static str)) -> &'static str| {
+                chosen.iter().map(of).collect::<Vec<_>>().join(", ")
+            };
+            (join(|word| word.0), join(|word| word.1))
+        };
+        let lines: Vec<_> = (0..1200).map(|_| [line(), line(), line()]).collect();
+        let records_of = |text: fn(&(String, String)) -> &String| {
+            let one = |[body, a, b]: &[(String, String); 3]| {
+                record(json!(text(body)), json!({"a": text(a), "b": [text(b), {"c": text(body)}]}))
+            };
+            logs(lines.iter().map(one).collect())
+        };
+        let plugin = load("redact", json!({ "patterns": PATTERNS })).unwrap();
+        let (output, effects) = run(&plugin, &records_of(|line| &line.0));
+        assert!(output == records_of(|line| &line.1));
+        assert!(
+            PATTERNS.iter().all(|name| count(&effects, &format!("redacted_{name}")) > 500),
+            "{effects:?}"
+        );
+    }
+
+    #[test]
+    fn a_body_full_of_matches_is_redacted() {
+        let config = json!({"patterns": [{"name": "email", "do": "hash"}, {"name": "card", "mask": "****", "keep_last": 4}, "ipv4"]});
+        let mut settings = settings("redact", config);
+        // The collector of a debug build is many times slower.
+        settings.limits.time = Duration::from_secs(10);
+        let plugin = sandbox().load(&settings).unwrap();
+        let check = |word: &str, expected: &str| {
+            let times = (200 << 10) / word.len();
+            let body = redacted(&plugin, &word.repeat(times));
+            assert!(body.starts_with(expected), "{}", &body[..100]);
+            assert_eq!(body.len(), expected.len() * times);
+        };
+        check("4111111111111111 ", "****1111 ");
+        check("1.1.1.1 ", "[ipv4] ");
+        let hash = redacted(&plugin, "jane@example.com");
+        check("jane@example.com ", &format!("{hash} "));
     }
 
     #[test]

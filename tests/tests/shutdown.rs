@@ -51,8 +51,10 @@ pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn is_listening(port: u16) -> bool {
-    tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+/// Every plugin is loaded and every store is open.
+async fn is_ready(console: u16) -> bool {
+    let answer = crate::world::client().get(format!("http://127.0.0.1:{console}/readyz")).send().await;
+    answer.is_ok_and(|answer| answer.status() == 200)
 }
 
 fn configuration(folder: &std::path::Path, grpc: u16, console: u16) -> std::path::PathBuf {
@@ -75,7 +77,7 @@ async fn on_sigterm_it_delivers_what_it_took_and_exits_with_0() {
         Process(command.spawn().unwrap())
     };
     let mut process = start();
-    eventually("listening", || is_listening(grpc)).await;
+    eventually("ready", || is_ready(console)).await;
     let mut client = LogsServiceClient::connect(format!("http://127.0.0.1:{grpc}")).await.unwrap();
     for number in 0..50 {
         client.export(with_token(logs(&[("project.id", "shop")], &[&format!("line {number}")]), None)).await.unwrap();
@@ -84,7 +86,7 @@ async fn on_sigterm_it_delivers_what_it_took_and_exits_with_0() {
     assert_eq!(process.exit_code().await, Some(0));
 
     let mut process = start();
-    eventually("listening", || is_listening(console)).await;
+    eventually("ready", || is_ready(console)).await;
     let url = format!("http://127.0.0.1:{console}/v1/tenants/local/projects/shop/logs?limit=1000");
     let page: serde_json::Value = crate::world::client().get(url).send().await.unwrap().json().await.unwrap();
     assert_eq!(page["records"].as_array().unwrap().len(), 50, "every acknowledged line is in the store");

@@ -38,7 +38,15 @@ impl World {
     /// The same in a folder that has data already.
     pub async fn start_in(folder: tempfile::TempDir, yaml: &str) -> World {
         let config = Config::parse(yaml, folder.path(), "test.yaml").unwrap_or_else(|faults| panic!("{faults}"));
+        World::start_config(folder, config).await
+    }
+
+    /// The same with settings that no file has.
+    pub async fn start_config(folder: tempfile::TempDir, mut config: Config) -> World {
+        // Compiling takes a second in a build for tests; what one test compiled serves all.
+        config.compiled = std::env::temp_dir().join("trommel-tests-compiled");
         let app = App::start(config).await.expect("the collector starts");
+        app.settled().await;
         World { app, http: client(), folder }
     }
 

@@ -67,7 +67,7 @@ impl Request {
     /// Walks the whole request once. `bytes` is an Export*ServiceRequest in protobuf.
     pub fn check(signal: Signal, bytes: Bytes) -> Result<Request, Malformed> {
         let found = walk::walk(signal, &bytes)?;
-        if found.has_parts {
+        if found.parts > 0 {
             let whole = splice(&bytes, &joins(&bytes));
             return Request::mended(signal, whole.into());
         }

@@ -25,6 +25,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Embedded store, compiled plugins; created with mode 0700.
     pub data: PathBuf,
+    /// Compiled plugins: `compiled` below `data`.
+    pub compiled: PathBuf,
     pub receivers: receivers::Settings,
     pub console: Option<console::Settings>,
     pub tenants: tenants::Settings,
@@ -94,6 +96,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         tenants: tenants_of(identity, room_bytes),
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
         record_bytes_max,
+        compiled: data.join("compiled"),
         data,
     };
     if table.node("alerts").is_some() {

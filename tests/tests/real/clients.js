@@ -49,7 +49,8 @@ async function main() {
   metrics.getMeter('clients').createCounter('orders.accepted', { unit: '{order}' }).add(5, { route: '/orders' });
   metrics.getMeter('clients').createHistogram('order.duration', { unit: 's' }).record(0.25, { route: '/orders' });
 
-  await Promise.all([logs.forceFlush(), spans.forceFlush(), metrics.forceFlush()]);
+  // The shutdown of metrics collects and sends them, once.
+  await Promise.all([logs.forceFlush(), spans.forceFlush()]);
   await Promise.all([logs.shutdown(), spans.shutdown(), metrics.shutdown()]);
   const { traceId, spanId } = span.spanContext();
   console.log(traceId, spanId);

@@ -3,31 +3,34 @@
 //! A [`Piece`] holds the rows of at most a few hundred records and the overlay of what the chain changed so far.
 //! A [`Call`] is one plugin's look at it: it reads the piece as it was when the call began, collects edits, and
 //! either [`Call::commit`]s them all or none. Columns are built when they are asked for, and kept for the next call.
-//! Row numbers of a call count the visible rows: those not dropped, and in the subset the call was given. Nothing is
-//! written between two plugins; [`Piece::changes`] says at the end what is different.
+//! Row numbers of a call count the visible rows: those not dropped, and in the subset the call was given.
+//! Nothing is spliced between two plugins: a changed value lies behind the batch's bytes until the chain ends.
 
-mod call;
+mod attributes;
+mod changes;
 mod columns;
-mod commit;
-mod edit;
-mod rows;
+mod edits;
+mod index;
+mod key_edits;
+mod keys;
+mod raw;
 mod space;
 mod table;
 mod texts;
 mod value;
+mod view;
 
-pub use call::{Call, Committed};
-pub use columns::{BoolColumn, DoubleColumn, IntColumn, TextColumn};
-pub use texts::{Packed, Texts};
-
-use super::splice::{Edit, place, splice};
-use super::{Batch, Request, Signal, Stream, dropping};
+use super::{Edit, Signal, Stream};
 use bytes::Bytes;
-use space::{Space, Span};
-use std::collections::BTreeMap;
+use edits::Edits;
+use index::{Event, Head, TABLES};
+use space::Space;
 use std::ops::Range;
 use std::sync::Arc;
-use table::{Slot, Table};
+use table::Table;
+use texts::TextList;
+pub use texts::{Packed, Texts};
+use view::{Shown, View};
 
 /// The levels of the tree (WIT `level`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,10 +56,6 @@ impl Places {
     pub const METRIC_ATTRIBUTES: Places = Places(64);
     pub const SCOPE_ATTRIBUTES: Places = Places(128);
     pub const RESOURCE_ATTRIBUTES: Places = Places(256);
-
-    pub(super) fn has(self, other: Places) -> bool {
-        self.0 & other.0 != 0
-    }
 }
 
 /// What a plugin did wrong, as text for its author. The call fails, no edit is applied.
@@ -71,6 +70,84 @@ pub struct Hits {
     pub patterns: Vec<u32>,
     pub starts: Vec<u32>,
     pub ends: Vec<u32>,
+}
+
+/// Text values of one attribute, equal strings once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TextColumn {
+    pub rows: Vec<u32>,
+    pub index: Vec<u32>,
+    pub strings: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IntColumn {
+    pub rows: Vec<u32>,
+    pub values: Vec<i64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DoubleColumn {
+    pub rows: Vec<u32>,
+    pub values: Vec<f64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BoolColumn {
+    pub rows: Vec<u32>,
+    pub values: Vec<bool>,
+}
+
+/// At most a few hundred records of one batch, and what the chain changed so far.
+pub struct Piece {
+    inner: Box<Inner>,
+}
+
+/// One plugin's look at a piece.
+///
+/// A function that reads gives a [`Fault`] back. One that edits notes the first fault, and [`Call::commit`] gives it
+/// back; after it the edits of the call are for nothing and no more are collected.
+pub struct Call {
+    inner: Box<Inner>,
+    is_subset: bool,
+    edits: Edits,
+    fault: Option<Fault>,
+    /// [`Call::raw`], once it was asked for.
+    raw: Option<Bytes>,
+}
+
+/// What a call left.
+#[derive(Debug)]
+pub struct Committed {
+    pub piece: Piece,
+    /// Records that the call took away.
+    pub dropped: u32,
+    /// Records that it added by `splice`.
+    pub added: u32,
+}
+
+struct Inner {
+    signal: Signal,
+    stream: Stream,
+    space: Space,
+    rows: Rows,
+    /// Edits of resources that came before the first plugin, in the order of the document.
+    stamps: Vec<Edit>,
+    /// By item row; empty while none is dropped.
+    is_dropped: Vec<bool>,
+    dropped: u32,
+    /// By item row.
+    routes: Option<Vec<Option<Arc<str>>>>,
+    is_rewritten: bool,
+    /// What the call at hand sees; between calls, all that is left.
+    view: View,
+    /// Which of the following were found.
+    indexed: u16,
+    heads: Vec<Head>,
+    events: Vec<Event>,
+    tables: [Table; TABLES],
+    /// The strings of the tables that the view shows.
+    lists: [Option<TextList>; TABLES],
 }
 
 /// The rows of a piece, in document order; positions are offsets in the batch's bytes.
@@ -109,197 +186,253 @@ pub(super) enum Changes {
         dropped: Vec<u32>,
     },
     /// A plugin used `splice`: the whole piece as a request of its own, walked and in order.
-    Rewritten(Request),
-}
-
-/// A single text or value of a row, by place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Single {
-    Body,
-    Name,
-    EventName,
-    Description,
-}
-
-/// At most a few hundred records of one batch, and what the chain changed so far.
-#[derive(Debug)]
-pub struct Piece {
-    signal: Signal,
-    stream: Stream,
-    space: Space,
-    rows: Rows,
-    stamps: Vec<Edit>,
-    dropped: Vec<bool>,
-    left: u32,
-    /// Events and links, or exemplars; built when asked for.
-    events: Option<Vec<Row>>,
-    tables: [Option<Table>; 5],
-    singles: [Option<Vec<Slot>>; 4],
-    severities: BTreeMap<u32, u8>,
-    trace_states: BTreeMap<u32, Span>,
-    routes: Option<Vec<Option<Arc<str>>>>,
-    is_rewritten: bool,
+    Rewritten(super::Request),
 }
 
 impl Piece {
-    /// `bytes` are the whole batch, `rows` those of this piece. `stamps` are edits that put the identity right: plugins
-    /// see them, and who writes the batch writes them.
+    /// Opens the rows of a batch's bytes. `stamps` are edits of resource attributes that the plugins see: whole
+    /// attributes replaced, removed or inserted at the end, or a Resource inserted at the start of its envelope.
     pub(super) fn open(signal: Signal, stream: Stream, bytes: Bytes, rows: Rows, stamps: Vec<Edit>) -> Piece {
-        let records = rows.items.len();
-        Piece {
+        let view = View::of(&rows, |_| true);
+        let inner = Inner {
             signal,
             stream,
-            space: Space::new(bytes),
+            space: Space::over(bytes),
             rows,
             stamps,
-            dropped: vec![false; records],
-            left: records as u32,
-            events: None,
-            tables: Default::default(),
-            singles: Default::default(),
-            severities: BTreeMap::new(),
-            trace_states: BTreeMap::new(),
+            is_dropped: Vec::new(),
+            dropped: 0,
             routes: None,
             is_rewritten: false,
-        }
+            view,
+            indexed: 0,
+            heads: Vec::new(),
+            events: Vec::new(),
+            tables: Default::default(),
+            lists: Default::default(),
+        };
+        Piece { inner: Box::new(inner) }
     }
 
     pub fn signal(&self) -> Signal {
-        self.signal
+        self.inner.signal
     }
 
     pub fn stream(&self) -> &Stream {
-        &self.stream
+        &self.inner.stream
     }
 
-    /// Records that are not dropped.
+    /// The records that are left.
     pub fn records(&self) -> u32 {
-        self.left
-    }
-
-    /// The bytes of these records as they came: what limits are derived from.
-    pub fn item_bytes(&self) -> usize {
-        let kept = self.rows.items.iter().zip(&self.dropped).filter(|(_, dropped)| !**dropped);
-        kept.map(|(row, _)| (row.field.1 - row.field.0) as usize).sum()
-    }
-
-    /// One plugin's look; with `subset` at these visible records alone.
-    pub fn call(self, subset: Option<Range<u32>>) -> Call {
-        Call::open(self, subset)
-    }
-
-    /// Drops these visible records, as the failure policy of a plugin says.
-    pub fn drop_records(&mut self, records: Range<u32>) {
-        let visible: Vec<usize> = (0..self.dropped.len()).filter(|&item| !self.dropped[item]).collect();
-        for &item in visible.iter().take(records.end as usize).skip(records.start as usize) {
-            self.dropped[item] = true;
-            self.left -= 1;
-        }
-    }
-
-    /// The item rows it was opened with, dropped or not.
-    pub(super) fn items(&self) -> u32 {
-        self.rows.items.len() as u32
+        self.inner.left()
     }
 
     /// The item rows that are not dropped.
     pub fn left(&self) -> u32 {
-        self.left
+        self.inner.left()
+    }
+
+    /// The bytes of the records that are left, as they came.
+    pub fn item_bytes(&self) -> usize {
+        self.inner.item_bytes()
+    }
+
+    /// Drops these of the records that are left, as the failure policy of a plugin says.
+    pub fn drop_records(&mut self, records: Range<u32>) {
+        let left = &self.inner.view.items.rows;
+        let end = left.len().min(records.end as usize);
+        let rows = left.get(records.start as usize..end).unwrap_or_default().to_vec();
+        self.inner.drop_items(&rows);
+    }
+
+    /// The item rows it was opened with, dropped or not.
+    pub(super) fn items(&self) -> u32 {
+        self.inner.rows.items.len() as u32
     }
 
     /// Whether a plugin used `splice`.
     pub(super) fn is_rewritten(&self) -> bool {
-        self.is_rewritten
-    }
-
-    /// The route of each record that is left; `None` if none has one.
-    pub fn routes(&self) -> Option<Vec<Option<Arc<str>>>> {
-        let routes = self.routes.as_ref()?;
-        Some(routes.iter().zip(&self.dropped).filter(|(_, dropped)| !**dropped).map(|(route, _)| route.clone()).collect())
+        self.inner.is_rewritten
     }
 
     pub(super) fn changes(self) -> Changes {
-        if self.is_rewritten {
-            let whole = self.standalone();
-            return match Request::check(self.signal, whole.into()) {
-                Ok(request) => Changes::Rewritten(request),
-                // It was checked when it was spliced, and our own edits keep it whole.
-                Err(_) => Changes::None,
-            };
-        }
-        let edits = self.edits();
-        let dropped: Vec<u32> = (0..self.items()).filter(|item| self.dropped[*item as usize]).collect();
-        if edits.is_empty() && dropped.is_empty() { Changes::None } else { Changes::Edits { edits, dropped } }
+        self.inner.changes()
     }
 
-    /// The edits of the batch's bytes, in order, none of a dropped item.
-    fn edits(&self) -> Vec<Edit> {
-        let mut edits = Vec::new();
-        for (number, table) in self.tables.iter().enumerate() {
-            let Some(table) = table else { continue };
-            table.edits(&self.space, |row| self.is_left(number, row), &mut edits);
-        }
-        for (number, slots) in self.singles.iter().enumerate() {
-            let level = self.single_level(number);
-            let changed = slots.iter().flatten().filter(|slot| slot.is_changed && self.is_left(level as usize, slot.row));
-            edits.extend(changed.map(|slot| slot.edit(&self.space)));
-        }
-        self.fixed_edits(&mut edits);
-        edits.sort_by_key(place);
-        edits
-    }
-
-    /// Severities and trace states.
-    fn fixed_edits(&self, edits: &mut Vec<Edit>) {
-        let severity = |value: &u8| vec![2 << 3, *value];
-        let severities = self.severities.iter().map(|(item, value)| (*item, 2, severity(value)));
-        let state = |span: &Span| {
-            let mut field = Vec::new();
-            super::wire::put_field(&mut field, 3, self.space.at(*span));
-            field
-        };
-        let states = self.trace_states.iter().map(|(item, span)| (*item, 3, state(span)));
-        for (item, number, mut with) in severities.chain(states).filter(|(item, ..)| !self.dropped[*item as usize]) {
-            let content = self.rows.items[item as usize].content;
-            let owner = content.0 as usize;
-            for part in self.space.parts(content).filter(|part| part.number == number) {
-                let range = part.whole.0 as usize..part.whole.1 as usize;
-                edits.push(Edit { owner, range, is_content: false, with: std::mem::take(&mut with).into() });
-            }
-            if !with.is_empty() {
-                let end = content.1 as usize;
-                edits.push(Edit { owner, range: end..end, is_content: false, with: with.into() });
-            }
-        }
-    }
-
-    /// The piece as a request of its own: its records that are left, with the edits of the chain.
+    /// The piece as a request of its own, with its edits applied.
     pub fn standalone(&self) -> Vec<u8> {
-        self.standalone_of(|item| !self.dropped[item])
+        self.inner.standalone(&self.inner.view)
     }
 
-    /// The same with the records that `keeps`.
-    fn standalone_of(&self, keeps: impl Fn(usize) -> bool) -> Vec<u8> {
-        let mut next = 0;
-        let (mut edits, _) = dropping::removals(self.signal, &self.space.bytes, |standing| {
-            let is_row = self.rows.items.get(next).is_some_and(|row| row.field.0 as usize == standing.item.field.start);
-            next += usize::from(is_row);
-            !(is_row && keeps(next - 1))
+    /// The route of each record that is left; `None` if no record has one.
+    pub fn routes(&self) -> Option<Vec<Option<Arc<str>>>> {
+        self.inner.routes_left()
+    }
+
+    /// Begins a call that sees all records that are left, or those of them that `subset` numbers.
+    pub fn call(self, subset: Option<Range<u32>>) -> Call {
+        let mut inner = self.inner;
+        let is_subset = subset.as_ref().is_some_and(|subset| *subset != (0..inner.left()));
+        if is_subset {
+            inner.look_at(subset);
+        }
+        Call { inner, is_subset, edits: Edits::default(), fault: None, raw: None }
+    }
+}
+
+impl Call {
+    pub fn holds(&self) -> Signal {
+        self.inner.signal
+    }
+
+    pub fn stream(&self) -> &Stream {
+        &self.inner.stream
+    }
+
+    pub fn tenant(&self) -> &str {
+        self.inner.stream.tenant.as_str()
+    }
+
+    pub fn project(&self) -> &str {
+        self.inner.stream.project.as_str()
+    }
+
+    /// The bytes of the records that the call sees.
+    pub fn bytes(&self) -> usize {
+        self.inner.item_bytes()
+    }
+
+    /// What the edits collected so far may add to the batch, about; it bounds their memory too.
+    pub fn edit_bytes(&self) -> usize {
+        self.edits.bytes()
+    }
+
+    /// The first fault of an edit.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Drops these items.
+    pub fn drop(&mut self, items: &[u32]) {
+        self.edit("drop", |call| {
+            let rows = call.inner.rows_behind(Level::Item, items)?;
+            call.edits.count(rows.len(), 0);
+            call.edits.dropped.extend(rows);
+            Ok(())
         });
-        edits.extend(super::written::merge(vec![self.stamps.clone(), self.edits()]));
-        splice(&self.space.bytes, &edits)
     }
 
-    /// A piece of these bytes, which a plugin wrote anew.
-    fn reopen(self, request: Request) -> Piece {
-        let batch = Batch::over(self.signal, self.stream.clone(), request.bytes.clone());
-        let records = batch.records;
-        let piece = batch.pieces(usize::MAX, usize::MAX).pop();
-        let empty = || Piece::open(self.signal, self.stream.clone(), request.bytes.clone(), Rows::default(), Vec::new());
-        let mut piece = piece.unwrap_or_else(empty);
-        piece.is_rewritten = true;
-        // As many records as before are taken for the same ones.
-        piece.routes = self.routes().filter(|routes| routes.len() == records as usize);
-        piece
+    /// Gives these items a route; the last call wins.
+    pub fn route(&mut self, name: &str, items: &[u32]) {
+        self.edit("route", |call| {
+            let rows = call.inner.rows_behind(Level::Item, items)?;
+            call.edits.count(1, name.len());
+            call.edits.count(rows.len(), 0);
+            call.edits.routes.push((name.into(), rows));
+            Ok(())
+        });
+    }
+
+    fn edit(&mut self, function: &'static str, work: impl FnOnce(&mut Call) -> Result<(), Fault>) {
+        if self.fault.is_some() {
+            return;
+        }
+        if let Err(Fault(text)) = work(self) {
+            self.fault = Some(Fault(format!("{function}: {text}")));
+        }
+    }
+}
+
+impl Inner {
+    fn left(&self) -> u32 {
+        self.rows.items.len() as u32 - self.dropped
+    }
+
+    fn item_bytes(&self) -> usize {
+        let bytes = |row: &u32| index::content(&self.rows.items[*row as usize]).len() as usize;
+        self.view.items.rows.iter().map(bytes).sum()
+    }
+
+    fn routes_left(&self) -> Option<Vec<Option<Arc<str>>>> {
+        let routes = self.routes.as_ref()?;
+        let left = routes.iter().enumerate().filter(|(row, _)| !self.is_dropped.get(*row).unwrap_or(&false));
+        Some(left.map(|(_, route)| route.clone()).collect())
+    }
+
+    fn look_at_all(&mut self) {
+        self.look_at(None);
+    }
+
+    /// Shows the records that are left, or those of them that `subset` numbers.
+    fn look_at(&mut self, subset: Option<Range<u32>>) {
+        let mut number = 0;
+        let is_dropped = &self.is_dropped;
+        self.view = View::of(&self.rows, |row| {
+            if is_dropped.get(row as usize).copied().unwrap_or(false) {
+                return false;
+            }
+            number += 1;
+            subset.as_ref().is_none_or(|subset| subset.contains(&(number - 1)))
+        });
+        self.lists = Default::default();
+    }
+
+    /// The rows of a level that the call sees.
+    fn shown(&mut self, at: Level) -> &Shown {
+        if at == Level::Event {
+            return self.events_shown();
+        }
+        self.shown_now(at)
+    }
+
+    /// The same, for events after they were asked for once.
+    fn shown_now(&self, at: Level) -> &Shown {
+        static NONE: Shown = Shown { rows: Vec::new(), numbers: Vec::new() };
+        match at {
+            Level::Resource => &self.view.resources,
+            Level::Scope => &self.view.scopes,
+            Level::Metric => &self.view.metrics,
+            Level::Item => &self.view.items,
+            Level::Event => self.view.events.as_ref().unwrap_or(&NONE),
+        }
+    }
+
+    /// The rows behind these numbers.
+    fn rows_behind(&mut self, at: Level, numbers: &[u32]) -> Result<Vec<u32>, Fault> {
+        let shown = &self.shown(at).rows;
+        let row = |number: &u32| {
+            shown.get(*number as usize).copied().ok_or_else(|| {
+                let (name, rows) = (columns::name(at), shown.len());
+                Fault(format!("there is no {name} {number}, the batch has {rows}"))
+            })
+        };
+        numbers.iter().map(row).collect()
+    }
+}
+
+/// Parallel lists must be equally long.
+fn same_length(one: &str, one_len: usize, other: &str, other_len: usize) -> Result<(), Fault> {
+    if one_len == other_len {
+        return Ok(());
+    }
+    Err(Fault(format!("`{one}` has {one_len} entries, `{other}` has {other_len}")))
+}
+
+/// Counts only: a batch's content has no business in a log.
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Piece")
+            .field("signal", &self.inner.signal)
+            .field("records", &self.inner.left())
+            .finish()
+    }
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call")
+            .field("signal", &self.inner.signal)
+            .field("edits", &self.edits.bytes())
+            .finish()
     }
 }

@@ -1,78 +1,65 @@
-//! One address space for what came and what was made: the batch's bytes, then an arena that only grows.
+//! One space of addresses: the batch's bytes, and behind them what was added to them.
 //!
-//! A column of an edited piece points into either, and nobody has to ask which.
+//! What was added is never moved or taken away, so a [`Span`] stays good for the life of the piece.
 
-use super::super::wire::{LENGTH, fields};
 use bytes::Bytes;
 
-/// Where a text or a message stands: from, to.
-pub(super) type Span = (u32, u32);
-
-#[derive(Debug)]
-pub(super) struct Space {
-    pub(super) bytes: Bytes,
-    arena: Vec<u8>,
+/// Bytes from `start` up to `end`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
-/// A field, placed in the space.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
-    pub(super) number: u32,
-    pub(super) wire: u8,
-    /// Its key included.
-    pub(super) whole: Span,
-    pub(super) content: Span,
-}
-
-impl Part {
-    pub(super) fn is_message(&self, number: u32) -> bool {
-        self.number == number && self.wire == LENGTH
+impl Span {
+    /// Requests are smaller than 4 GiB, and so is what is added ([`Space::push`]).
+    pub(super) fn new(start: usize, end: usize) -> Span {
+        Span { start: start as u32, end: end as u32 }
     }
+    pub(super) fn len(self) -> u32 {
+        self.end.saturating_sub(self.start)
+    }
+    /// The same bytes in a part of the space that begins at `add`.
+    pub(super) fn shifted(self, add: u32) -> Span {
+        Span { start: self.start.saturating_add(add), end: self.end.saturating_add(add) }
+    }
+}
+
+pub(super) struct Space {
+    bytes: Bytes,
+    added: Vec<u8>,
 }
 
 impl Space {
-    pub(super) fn new(bytes: Bytes) -> Space {
-        Space { bytes, arena: Vec::new() }
+    pub(super) fn over(bytes: Bytes) -> Space {
+        Space { bytes, added: Vec::new() }
     }
 
-    /// The bytes at a span; nothing where there are none.
+    /// The batch's own bytes.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     #[inline]
-    pub(super) fn at(&self, (start, end): Span) -> &[u8] {
-        let (start, end) = (start as usize, end as usize);
+    pub(super) fn of(&self, span: Span) -> &[u8] {
+        let (start, end) = (span.start as usize, span.end as usize);
         let base = self.bytes.len();
-        if end <= base {
-            return self.bytes.get(start..end).unwrap_or_default();
+        let found = if end <= base {
+            self.bytes.get(start..end)
+        } else {
+            start.checked_sub(base).and_then(|start| self.added.get(start..end - base))
+        };
+        found.unwrap_or_default()
+    }
+
+    /// Adds bytes behind all others. Past 4 GiB nothing is added.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Span {
+        let start = self.bytes.len() + self.added.len();
+        let end = start + bytes.len();
+        if u32::try_from(end).is_err() {
+            return Span::new(start.min(u32::MAX as usize), start.min(u32::MAX as usize));
         }
-        self.arena.get(start.wrapping_sub(base)..end - base).unwrap_or_default()
-    }
-
-    /// The text at a span: it was checked, or made from a text.
-    pub(super) fn text(&self, span: Span) -> &str {
-        std::str::from_utf8(self.at(span)).unwrap_or_default()
-    }
-
-    /// Keeps bytes.
-    pub(super) fn keep(&mut self, made: &[u8]) -> Span {
-        let start = self.bytes.len() + self.arena.len();
-        self.arena.extend_from_slice(made);
-        (start as u32, (start + made.len()) as u32)
-    }
-
-    /// The fields of the message at a span, with their places in this space.
-    #[inline]
-    pub(super) fn parts(&self, span: Span) -> impl Iterator<Item = Part> + '_ {
-        let base = span.0;
-        let content = self.at(span);
-        fields(content, 0, content.len()).map(move |field| Part {
-            number: field.number,
-            wire: field.wire,
-            whole: (base + field.start as u32, base + field.end as u32),
-            content: (base + field.content as u32, base + field.end as u32),
-        })
-    }
-
-    /// The last message with this number: of a field that comes twice, the last counts.
-    pub(super) fn last(&self, span: Span, number: u32) -> Option<Part> {
-        self.parts(span).filter(|part| part.is_message(number)).last()
+        self.added.extend_from_slice(bytes);
+        Span::new(start, end)
     }
 }

@@ -1,240 +1,142 @@
-//! What can be edited: the attributes of a level, and single texts such as bodies and names.
+//! The values of one place: the attributes of a level, the bodies, or the strings of one field.
 //!
-//! A table is built when it is first asked for, in document order. An entry keeps where it came from, so that what
-//! changed becomes edits of the original bytes, and where its value stands now.
+//! A slot is a value where it stands now. Plugins change slots; what changed becomes edits of the bytes at the end.
 
-use super::super::splice::Edit;
-use super::super::wire::{LENGTH, put_field};
+use super::super::wire::{Field, LENGTH, fields};
+use super::keys::Keys;
 use super::space::{Space, Span};
-use super::value;
+use super::value::{Kind, Value};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Kept,
-    Changed,
-    Removed,
-}
+/// [`Slot::field`] of a value that was added.
+pub(super) const NOWHERE: u32 = u32::MAX;
 
-#[derive(Clone, Debug)]
-pub(super) struct Attribute {
-    pub(super) row: u32,
-    pub(super) key: Span,
-    /// The AnyValue's content now.
-    pub(super) value: Option<Span>,
-    /// The whole field in the batch's bytes; `None` if it was added.
-    pub(super) field: Option<Span>,
-    /// The AnyValue's content in the batch's bytes, where it may be replaced alone.
-    came: Option<Span>,
-    pub(super) state: State,
-}
+/// Taken away.
+pub(super) const REMOVED: u8 = 1;
+/// By a plugin: taken away, set or added.
+pub(super) const CHANGED: u8 = 2;
+/// By a stamp, before the first plugin.
+pub(super) const STAMPED: u8 = 4;
 
-/// The attributes of all rows of a level, those of one row together.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    pub(super) list: Vec<Attribute>,
-    /// Row `r` has `list[starts[r] .. starts[r + 1]]`.
-    pub(super) starts: Vec<u32>,
-    holders: Vec<Holder>,
-}
-
-/// The message that holds the attributes of a row.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Holder {
-    /// Its content; `None` if there is no such message.
-    pub(super) content: Option<Span>,
-    /// The row itself: what the message would be put into, as field 1.
-    pub(super) row: Span,
-    /// The field number of an attribute.
-    pub(super) number: u32,
-}
-
-impl Table {
-    pub(super) fn build(space: &mut Space, holders: Vec<Holder>, stamps: &[Edit]) -> Table {
-        let mut table = Table { starts: vec![0], ..Table::default() };
-        table.list.reserve(holders.len() * 8);
-        for (row, mut holder) in holders.into_iter().enumerate() {
-            let row = row as u32;
-            if let Some(content) = holder.content {
-                table.list.extend(
-                    space
-                        .parts(content)
-                        .filter(|part| part.is_message(holder.number))
-                        .map(|part| attribute(space, row, part.content, Some(part.whole))),
-                );
-            }
-            if !stamps.is_empty() {
-                table.stamp(space, row, &mut holder, stamps);
-            }
-            table.starts.push(table.list.len() as u32);
-            table.holders.push(holder);
-        }
-        table
-    }
-
-    /// Shows the edits that put the identity right. Who writes the batch knows them already: they are no changes.
-    fn stamp(&mut self, space: &mut Space, row: u32, holder: &mut Holder, stamps: &[Edit]) {
-        let first = self.starts[row as usize] as usize;
-        let inside = |edit: &&Edit| edit.range.start >= holder.row.0 as usize && edit.range.end <= holder.row.1 as usize;
-        let own: Vec<&Edit> = stamps.iter().filter(inside).collect();
-        for edit in own {
-            let mut with = space.keep(&edit.with);
-            if holder.content.is_none() {
-                // A whole Resource message.
-                let Some(message) = space.last(with, 1) else { continue };
-                with = message.content;
-                holder.content = Some(with);
-            }
-            let made: Vec<Attribute> = space
-                .parts(with)
-                .filter(|part| part.is_message(holder.number))
-                .map(|part| attribute(space, row, part.content, None))
-                .collect();
-            if edit.range.is_empty() {
-                self.list.extend(made);
-                continue;
-            }
-            let at = self.list[first..].iter().position(|a| a.field.is_some_and(|field| field.0 as usize == edit.range.start));
-            if let Some(at) = at.map(|at| first + at) {
-                match made.into_iter().next() {
-                    Some(made) => self.list[at] = Attribute { field: self.list[at].field, ..made },
-                    None => drop(self.list.remove(at)),
-                }
-            }
-        }
-    }
-
-    pub(super) fn of_row(&self, row: u32) -> std::ops::Range<usize> {
-        let (from, to) = (self.starts[row as usize], self.starts[row as usize + 1]);
-        from as usize..to as usize
-    }
-
-    /// Adds attributes to rows; `made` is sorted by row.
-    pub(super) fn add(&mut self, made: Vec<(u32, Span, Span)>) {
-        if made.is_empty() {
-            return;
-        }
-        let mut list = Vec::with_capacity(self.list.len() + made.len());
-        let mut starts = Vec::with_capacity(self.starts.len());
-        let mut made = made.into_iter().peekable();
-        for row in 0..self.holders.len() as u32 {
-            starts.push(list.len() as u32);
-            list.extend(self.list[self.of_row(row)].iter().cloned());
-            while let Some((_, key, value)) = made.next_if(|(at, _, _)| *at == row) {
-                list.push(Attribute { row, key, value: Some(value), field: None, came: None, state: State::Changed });
-            }
-        }
-        starts.push(list.len() as u32);
-        self.list = list;
-        self.starts = starts;
-    }
-
-    /// The edits that write what changed in the rows that `is_left`.
-    pub(super) fn edits(&self, space: &Space, is_left: impl Fn(u32) -> bool, edits: &mut Vec<Edit>) {
-        if self.list.iter().all(|attribute| attribute.state == State::Kept) {
-            return;
-        }
-        for row in (0..self.holders.len() as u32).filter(|row| is_left(*row)) {
-            let all = &self.list[self.of_row(row)];
-            if all.iter().any(|attribute| attribute.state != State::Kept) {
-                self.row_edits(space, &self.holders[row as usize], all, edits);
-            }
-        }
-    }
-
-    fn row_edits(&self, space: &Space, holder: &Holder, all: &[Attribute], edits: &mut Vec<Edit>) {
-        let base = space.bytes.len() as u32;
-        let mut added = Vec::new();
-        let is_new = holder.content.is_none_or(|content| content.0 >= base);
-        for attribute in all {
-            let is_kept = attribute.state == State::Kept;
-            match (attribute.field, attribute.came) {
-                _ if is_kept && !(is_new && attribute.field.is_none()) => {}
-                (Some(field), came) => edits.push(replaced(space, holder, attribute, field, came)),
-                (None, _) if is_new && attribute.state == State::Removed => {}
-                // One that identity added and a plugin removed is written without a value: so that it is seen to be
-                // missing, and put right.
-                (None, _) => put_field(&mut added, holder.number, &encoded(space, attribute)),
-            }
-        }
-        if added.is_empty() {
-            return;
-        }
-        let (owner, at, with) = match holder.content.filter(|_| !is_new) {
-            Some(content) => (content.0, content.1, added),
-            None => {
-                let mut message = Vec::with_capacity(added.len() + 6);
-                put_field(&mut message, 1, &added);
-                (holder.row.0, holder.row.0, message)
-            }
-        };
-        edits.push(Edit { owner: owner as usize, range: at as usize..at as usize, is_content: false, with: with.into() });
-    }
-}
-
-fn replaced(space: &Space, holder: &Holder, attribute: &Attribute, field: Span, came: Option<Span>) -> Edit {
-    let owner = holder.content.map_or(holder.row.0, |content| content.0) as usize;
-    match (attribute.state, came, attribute.value) {
-        (State::Removed, _, _) => {
-            Edit { owner, range: field.0 as usize..field.1 as usize, is_content: false, with: Default::default() }
-        }
-        (_, Some(came), Some(value)) => Edit {
-            owner: came.0 as usize,
-            range: came.0 as usize..came.1 as usize,
-            is_content: true,
-            with: space.at(value).to_vec().into(),
-        },
-        _ => {
-            let mut with = Vec::new();
-            put_field(&mut with, holder.number, &encoded(space, attribute));
-            Edit { owner, range: field.0 as usize..field.1 as usize, is_content: false, with: with.into() }
-        }
-    }
-}
-
-fn encoded(space: &Space, attribute: &Attribute) -> Vec<u8> {
-    let is_gone = attribute.state == State::Removed;
-    match attribute.value.filter(|_| !is_gone) {
-        Some(value) => value::entry(space.at(attribute.key), space.at(value)),
-        None => {
-            let mut out = Vec::new();
-            put_field(&mut out, 1, space.at(attribute.key));
-            out
-        }
-    }
-}
-
-#[inline]
-fn attribute(space: &Space, row: u32, content: Span, field: Option<Span>) -> Attribute {
-    let mut key = (content.0, content.0);
-    let mut value = None;
-    for part in space.parts(content).filter(|part| part.wire == LENGTH) {
-        match part.number {
-            1 => key = part.content,
-            2 => value = Some(part.content),
-            _ => {}
-        }
-    }
-    Attribute { row, key, value, field, came: value.filter(|_| field.is_some()), state: State::Kept }
-}
-
-/// A text or a value that stands at most once in its row.
-#[derive(Clone, Debug)]
 pub(super) struct Slot {
+    /// The row of its level that it belongs to.
     pub(super) row: u32,
-    /// Its content now.
-    pub(super) value: Span,
-    /// Its content in the batch's bytes.
-    pub(super) came: Span,
-    pub(super) is_changed: bool,
+    /// The number of its key, for attributes.
+    pub(super) key: u32,
+    /// Where its field begins in the batch's bytes: a KeyValue, a body, a string; or [`NOWHERE`].
+    pub(super) field: u32,
+    pub(super) value: Value,
+    pub(super) state: u8,
 }
 
 impl Slot {
-    pub(super) fn new(row: u32, came: Span) -> Slot {
-        Slot { row, value: came, came, is_changed: false }
+    pub(super) fn is(&self, state: u8) -> bool {
+        self.state & state != 0
+    }
+}
+
+/// The message that holds the values of a row.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner {
+    /// Its content; if it is absent, the place where it would begin.
+    pub(super) content: Span,
+    pub(super) is_absent: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Table {
+    /// Sorted by row.
+    pub(super) slots: Vec<Slot>,
+    /// Row `r` has the slots from `firsts[r]` up to `firsts[r + 1]`. Attributes only.
+    pub(super) firsts: Vec<u32>,
+    pub(super) owners: Vec<Owner>,
+    pub(super) keys: Keys,
+}
+
+impl Table {
+    pub(super) fn begin_row(&mut self, owner: Owner) {
+        self.firsts.push(self.slots.len() as u32);
+        self.owners.push(owner);
     }
 
-    pub(super) fn edit(&self, space: &Space) -> Edit {
-        let range = self.came.0 as usize..self.came.1 as usize;
-        Edit { owner: range.start, range, is_content: true, with: space.at(self.value).to_vec().into() }
+    pub(super) fn end_rows(&mut self) {
+        self.firsts.push(self.slots.len() as u32);
     }
+
+    pub(super) fn of_row(&self, row: u32) -> std::ops::Range<usize> {
+        let first = |row: usize| self.firsts.get(row).map_or(self.slots.len(), |first| *first as usize);
+        first(row as usize)..first(row as usize + 1)
+    }
+
+    /// Adds the string in `field`.
+    pub(super) fn push_text(&mut self, row: u32, field: &Field) {
+        if field.wire == LENGTH && field.content < field.end {
+            let value = Value { kind: Kind::Text, span: Span::new(field.content, field.end) };
+            self.slots.push(Slot { row, key: 0, field: field.start as u32, value, state: 0 });
+        }
+    }
+
+    /// Adds the AnyValue in `field`.
+    pub(super) fn push_value(&mut self, region: &[u8], row: u32, field: &Field) {
+        if field.wire == LENGTH {
+            let value = Value::at(region, field.content, field.end, 0);
+            self.slots.push(Slot { row, key: 0, field: field.start as u32, value, state: 0 });
+        }
+    }
+
+    /// Adds the attribute whose KeyValue is `field` of `region`; `at` is where the field stands in the batch's bytes.
+    #[inline]
+    pub(super) fn push_attribute(
+        &mut self,
+        space: &mut Space,
+        attribute: Attribute<'_>,
+        row: u32,
+        state: u8,
+    ) {
+        let Attribute { region, add, field, at } = attribute;
+        let mut key = (field.content, field.content);
+        let mut value = None;
+        let mut is_plain = true;
+        for part in fields(region, field.content, field.end) {
+            match (part.number, part.wire) {
+                (1, LENGTH) => key = (part.content, part.end),
+                (2, LENGTH) => {
+                    is_plain &= value.is_none();
+                    value = Some((part.content, part.end));
+                }
+                _ => {}
+            }
+        }
+        let value = match value {
+            None => Value::EMPTY,
+            Some((start, end)) if is_plain => Value::at(region, start, end, add),
+            Some(_) => joined(space, region, &field),
+        };
+        let first = *self.firsts.last().unwrap_or(&0);
+        let before = self.firsts.len().checked_sub(2).map_or(0, |row| self.firsts[row]);
+        let likely =
+            self.slots.get((before + (self.slots.len() as u32 - first)) as usize).map(|slot| slot.key);
+        let span = Span::new(key.0, key.1).shifted(add);
+        let key = self.keys.number(span, &region[key.0..key.1], likely, space);
+        self.slots.push(Slot { row, key, field: at, value, state });
+    }
+}
+
+/// A KeyValue on its way into a table.
+#[derive(Clone, Copy)]
+pub(super) struct Attribute<'r> {
+    pub(super) region: &'r [u8],
+    /// Where the region begins in the space.
+    pub(super) add: u32,
+    pub(super) field: Field,
+    /// Where the field begins in the batch's bytes, or [`NOWHERE`].
+    pub(super) at: u32,
+}
+
+/// A value that came in several parts: protobuf's readers put them together, which is to read one after the other.
+#[cold]
+fn joined(space: &mut Space, region: &[u8], field: &Field) -> Value {
+    let parts = fields(region, field.content, field.end).filter(|part| part.is_message(2));
+    let all: Vec<u8> = parts.flat_map(|part| region[part.content..part.end].iter().copied()).collect();
+    Value { kind: Kind::Odd, span: space.push(&all) }
 }

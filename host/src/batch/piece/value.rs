@@ -1,149 +1,217 @@
-//! AnyValue: the strings inside it, at any depth, and the value with some of them replaced.
+//! AnyValue: what kind a value is, the strings and entries in it, and the values we write ourselves.
 //!
-//! Fields of AnyValue: 1 string, 2 bool, 3 int, 4 double, 5 array (1 values), 6 key-value list (1 entries), 7 bytes.
-//! Of a KeyValue: 1 key, 2 value. Nesting is bounded by the checked walk.
+//! Positions are offsets in a region of the space; `add` is where the region begins.
 
-use super::super::wire::{LENGTH, put_field, put_varint};
-use super::space::{Part, Space, Span};
-use std::collections::HashMap;
+use super::super::wire::{Field, LENGTH, VARINT, fields, put_field, put_varint, varint};
+use super::space::{Space, Span};
 
-/// What becomes of the inside of one value.
-#[derive(Debug, Default)]
-pub(super) struct Inside {
-    /// Strings by where they begin.
-    pub(super) texts: HashMap<u32, String>,
-    /// Entries of maps by where their field begins: removed, or with another value.
-    pub(super) entries: HashMap<u32, Option<Vec<u8>>>,
+/// Deeper values are not looked into; the checked walk lets none through.
+const DEPTH_MAX: u32 = 100;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Empty,
+    Text,
+    Bool,
+    Int,
+    Double,
+    Bytes,
+    /// An array or a map.
+    Nest,
+    /// Written in an unusual way: several choices, or fields that OTLP does not know. What it holds must be looked for.
+    Odd,
 }
 
-/// Calls `found` with every string of the value, in order.
+/// A value at rest. `span` is the string itself for [`Kind::Text`], else the content of the AnyValue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Value {
+    pub(super) kind: Kind,
+    pub(super) span: Span,
+}
+
+/// A value as it reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scalar<'s> {
+    Text(&'s [u8]),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    /// Bytes, arrays, maps, or nothing.
+    Other,
+}
+
+impl Value {
+    pub(super) const EMPTY: Value = Value { kind: Kind::Empty, span: Span { start: 0, end: 0 } };
+
+    /// The value whose content is `region[start..end]`.
+    #[inline]
+    pub(super) fn at(region: &[u8], start: usize, end: usize, add: u32) -> Value {
+        let mut choices = fields(region, start, end);
+        let whole = Span::new(start, end).shifted(add);
+        let Some(first) = choices.next() else { return Value { kind: Kind::Empty, span: whole } };
+        let kind = match (first.number, first.wire) {
+            _ if first.end != end => Kind::Odd,
+            (1, LENGTH) => {
+                let span = Span::new(first.content, first.end).shifted(add);
+                return Value { kind: Kind::Text, span };
+            }
+            (2, VARINT) => Kind::Bool,
+            (3, VARINT) => Kind::Int,
+            (4, 1) => Kind::Double,
+            (5 | 6, LENGTH) => Kind::Nest,
+            (7, LENGTH) => Kind::Bytes,
+            _ => Kind::Odd,
+        };
+        Value { kind, span: whole }
+    }
+
+    /// Of several choices the last counts, as protobuf's readers do it.
+    pub(super) fn scalar(self, space: &Space) -> Scalar<'_> {
+        let bytes = space.of(self.span);
+        match self.kind {
+            Kind::Text => Scalar::Text(bytes),
+            Kind::Empty | Kind::Bytes | Kind::Nest => Scalar::Other,
+            _ => fields(bytes, 0, bytes.len())
+                .filter_map(|field| choice(bytes, &field))
+                .last()
+                .unwrap_or(Scalar::Other),
+        }
+    }
+
+    /// Calls `each` with every string in the value, in the order of the document.
+    pub(super) fn strings(self, space: &Space, each: &mut dyn FnMut(Span)) {
+        match self.kind {
+            Kind::Text => each(self.span),
+            Kind::Nest | Kind::Odd => {
+                let region = space.of(self.span);
+                strings(region, 0, region.len(), 0, &mut |span| each(span.shifted(self.span.start)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes the content of the AnyValue.
+    pub(super) fn put(self, out: &mut Vec<u8>, space: &Space) {
+        let bytes = space.of(self.span);
+        match self.kind {
+            Kind::Text => put_field(out, 1, bytes),
+            _ => out.extend_from_slice(bytes),
+        }
+    }
+}
+
+/// What one field of an AnyValue reads as; `None` if OTLP does not know it.
+pub(super) fn choice<'b>(bytes: &'b [u8], field: &Field) -> Option<Scalar<'b>> {
+    let content = &bytes[field.content..field.end];
+    let number = || varint(bytes, field.content).map_or(0, |(number, _)| number);
+    Some(match (field.number, field.wire) {
+        (1, LENGTH) => Scalar::Text(content),
+        (2, VARINT) => Scalar::Bool(number() != 0),
+        (3, VARINT) => Scalar::Int(number().cast_signed()),
+        (4, 1) => Scalar::Double(f64::from_bits(fixed64(bytes, field))),
+        (5..=7, LENGTH) | (8, VARINT) => Scalar::Other,
+        _ => return None,
+    })
+}
+
+/// The eight bytes of a field with wire type 1, as a number.
 #[inline]
-pub(super) fn strings(space: &Space, value: Span, found: &mut impl FnMut(Span)) {
-    for part in space.parts(value).filter(|part| part.wire == LENGTH) {
-        match part.number {
-            1 => found(part.content),
-            5 | 6 => nested_strings(space, &part, found),
+pub(super) fn fixed64(bytes: &[u8], field: &Field) -> u64 {
+    let content = bytes.get(field.content..field.content + 8);
+    content.and_then(|content| content.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+fn strings(region: &[u8], start: usize, end: usize, depth: u32, each: &mut dyn FnMut(Span)) {
+    if depth == DEPTH_MAX {
+        return;
+    }
+    for choice in fields(region, start, end).filter(|choice| choice.wire == LENGTH) {
+        match choice.number {
+            1 => each(Span::new(choice.content, choice.end)),
+            5 => {
+                for value in messages(region, &choice, 1) {
+                    strings(region, value.content, value.end, depth + 1, each);
+                }
+            }
+            6 => {
+                for entry in messages(region, &choice, 1) {
+                    for value in messages(region, &entry, 2) {
+                        strings(region, value.content, value.end, depth + 1, each);
+                    }
+                }
+            }
             _ => {}
         }
     }
 }
 
-fn nested_strings(space: &Space, part: &Part, found: &mut dyn FnMut(Span)) {
-    for inner in space.parts(part.content).filter(|inner| inner.is_message(1)) {
-        let value = if part.number == 5 { Some(inner.content) } else { entry_value(space, inner.content) };
-        if let Some(value) = value {
-            strings(space, value, &mut |span| found(span));
-        }
-    }
-}
-
-pub(super) fn entry_key(space: &Space, entry: Span) -> Span {
-    space.last(entry, 1).map_or((entry.0, entry.0), |part| part.content)
-}
-
-pub(super) fn entry_value(space: &Space, entry: Span) -> Option<Span> {
-    space.last(entry, 2).map(|part| part.content)
+/// The length-delimited fields `number` of the message in `field`.
+pub(super) fn messages<'b>(
+    region: &'b [u8],
+    field: &Field,
+    number: u32,
+) -> impl Iterator<Item = Field> + use<'b> {
+    fields(region, field.content, field.end).filter(move |inner| inner.is_message(number))
 }
 
 /// An entry of a map inside a value.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
-    pub(super) whole: Span,
-    pub(super) key: Span,
-    pub(super) value: Option<Span>,
+    /// The whole KeyValue field.
+    pub(super) field: Field,
+    /// Where the content of the map begins.
+    pub(super) owner: usize,
 }
 
-/// Calls `found` with every entry of a map inside the value, at any depth; inside one for which it answers false it
-/// does not look.
-pub(super) fn entries(space: &Space, value: Span, found: &mut dyn FnMut(Entry) -> bool) {
-    for part in space.parts(value).filter(|part| part.wire == LENGTH) {
-        for inner in space.parts(part.content).filter(|inner| matches!(part.number, 5 | 6) && inner.is_message(1)) {
-            if part.number == 5 {
-                entries(space, inner.content, found);
-                continue;
-            }
-            let value = entry_value(space, inner.content);
-            let goes_on = found(Entry { whole: inner.whole, key: entry_key(space, inner.content), value });
-            if let Some(value) = value.filter(|_| goes_on) {
-                entries(space, value, found);
-            }
-        }
+/// Calls `each` with the entries of all maps in the value; where it says `true`, the entry's own value is not looked
+/// into.
+pub(super) fn entries(
+    region: &[u8],
+    start: usize,
+    end: usize,
+    depth: u32,
+    each: &mut dyn FnMut(&[u8], Entry) -> bool,
+) {
+    if depth == DEPTH_MAX {
+        return;
     }
-}
-
-/// The value with its inside changed.
-pub(super) fn rebuilt(space: &Space, value: Span, inside: &Inside) -> Vec<u8> {
-    let mut out = Vec::with_capacity((value.1 - value.0) as usize + 16);
-    for part in space.parts(value) {
-        match part.number {
-            1 if part.wire == LENGTH => match inside.texts.get(&part.content.0) {
-                Some(text) => put_field(&mut out, 1, text.as_bytes()),
-                None => out.extend_from_slice(space.at(part.whole)),
-            },
-            5 | 6 if part.wire == LENGTH => {
-                let mut list = Vec::new();
-                for inner in space.parts(part.content) {
-                    match (inner.is_message(1), part.number) {
-                        (true, 5) => put_field(&mut list, 1, &rebuilt(space, inner.content, inside)),
-                        (true, _) => rebuild_entry(space, &inner, inside, &mut list),
-                        (false, _) => list.extend_from_slice(space.at(inner.whole)),
+    for choice in fields(region, start, end).filter(|choice| choice.wire == LENGTH) {
+        match choice.number {
+            5 => {
+                for value in messages(region, &choice, 1) {
+                    entries(region, value.content, value.end, depth + 1, each);
+                }
+            }
+            6 => {
+                for field in messages(region, &choice, 1) {
+                    let key = messages(region, &field, 1).last();
+                    let key = key.map_or(&[][..], |key| &region[key.content..key.end]);
+                    if each(key, Entry { field, owner: choice.content }) {
+                        continue;
+                    }
+                    for value in messages(region, &field, 2) {
+                        entries(region, value.content, value.end, depth + 1, each);
                     }
                 }
-                put_field(&mut out, part.number, &list);
             }
-            _ => out.extend_from_slice(space.at(part.whole)),
+            _ => {}
         }
     }
-    out
 }
 
-fn rebuild_entry(space: &Space, entry: &Part, inside: &Inside, map: &mut Vec<u8>) {
-    let mut out = Vec::new();
-    match inside.entries.get(&entry.whole.0) {
-        Some(None) => return,
-        Some(Some(other)) => {
-            put_field(&mut out, 1, space.at(entry_key(space, entry.content)));
-            put_field(&mut out, 2, other);
-        }
-        None => {
-            for part in space.parts(entry.content) {
-                if part.is_message(2) {
-                    put_field(&mut out, 2, &rebuilt(space, part.content, inside));
-                } else {
-                    out.extend_from_slice(space.at(part.whole));
-                }
-            }
-        }
-    }
-    put_field(map, 1, &out);
-}
-
-pub(super) fn text(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len() + 4);
-    put_field(&mut out, 1, text.as_bytes());
-    out
-}
-
-pub(super) fn boolean(value: bool) -> Vec<u8> {
-    vec![2 << 3, u8::from(value)]
-}
-
-pub(super) fn integer(value: i64) -> Vec<u8> {
+/// A number as the content of an AnyValue.
+pub(super) fn int(value: i64) -> Vec<u8> {
     let mut out = vec![3 << 3];
-    put_varint(&mut out, value as u64);
+    put_varint(&mut out, value.cast_unsigned());
     out
 }
 
 pub(super) fn double(value: f64) -> Vec<u8> {
     let mut out = vec![4 << 3 | 1];
-    out.extend_from_slice(&value.to_le_bytes());
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
     out
 }
 
-/// A KeyValue's content.
-pub(super) fn entry(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(key.len() + value.len() + 8);
-    put_field(&mut out, 1, key);
-    put_field(&mut out, 2, value);
-    out
+pub(super) fn boolean(value: bool) -> Vec<u8> {
+    vec![2 << 3, u8::from(value)]
 }

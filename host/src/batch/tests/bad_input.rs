@@ -130,6 +130,20 @@ fn groups_nest_in_64_levels_and_no_deeper() {
 }
 
 #[test]
+fn what_costs_more_memory_than_bytes_is_bounded() {
+    let check = |bytes: Vec<u8>, fine: Vec<u8>, expected: &str| {
+        assert!(Request::check(Signal::Logs, fine.into()).is_ok());
+        assert_eq!(Request::check(Signal::Logs, bytes.into()).unwrap_err().expected, expected);
+    };
+    let resources = |count| b"\x0a\x00".repeat(count);
+    check(resources((1 << 20) + 1), resources(1 << 20), "at most 1048576 resources");
+    let texts = |count| nest(&[1, 2, 2], &b"\x1a\x01\xff".repeat(count));
+    check(texts((1 << 16) + 1), texts(1 << 16), "at most 65536 strings that are not UTF-8");
+    let parts = |count| nest(&[1], &b"\x0a\x00".repeat(count));
+    check(parts((1 << 16) + 2), parts((1 << 16) + 1), "at most 65536 resources and scopes in parts");
+}
+
+#[test]
 fn an_empty_request_is_one_without_records() {
     for signal in Signal::ALL {
         let request = Request::check(signal, Bytes::new()).unwrap();

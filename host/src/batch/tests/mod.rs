@@ -5,5 +5,6 @@ mod bad_input;
 mod edits;
 mod identity;
 mod merging;
+mod pieces;
 mod samples;
 mod schema;

@@ -1,8 +1,9 @@
 //! The checked walk: wire types, lengths, nesting and UTF-8 of a whole request, once, without allocation per record.
 //!
-//! It accepts what protobuf's readers accept (`prost` is the reference in the tests), with two exceptions: values are
-//! nested at most [`NESTING_MAX`] deep, and a metric holds one kind of data (protobuf lets the last kind win, so that
-//! two readers could see different points in one metric).
+//! It accepts what protobuf's readers accept (`prost` is the reference in the tests), with these exceptions. Values are
+//! nested at most [`NESTING_MAX`] deep. A metric holds one kind of data: protobuf lets the last kind win, so that two
+//! readers could see different points in one metric. And what costs us more memory than it costs the sender is bounded:
+//! resources, strings to mend, and parts to put together.
 //! A string that is not UTF-8 is no fault: its place is noted, and [`super::Request::check`] mends it.
 
 pub(super) mod schema;
@@ -17,6 +18,12 @@ use std::ops::Range;
 const NESTING_MAX: u32 = 64;
 /// Groups within groups (a form of protobuf 2), in fields that OTLP does not know.
 const GROUPS_MAX: usize = 64;
+/// Each costs 24 bytes, and may be as short as two.
+const RESOURCES_MAX: usize = 1 << 20;
+/// Each costs some 200 bytes until it is mended; eight for each of 8,192 records.
+const BAD_TEXTS_MAX: usize = 1 << 16;
+/// The same, for parts of a Resource or scope beyond the first.
+const PARTS_MAX: u32 = 1 << 16;
 
 /// What the walk found in a request that is well-formed.
 #[derive(Debug, Default)]
@@ -25,8 +32,8 @@ pub(super) struct Found {
     pub(super) records: u64,
     /// The contents of the strings that are not UTF-8, ascending.
     pub(super) bad_texts: Vec<Range<usize>>,
-    /// Whether a Resource or a scope stands in its envelope more than once.
-    pub(super) has_parts: bool,
+    /// How many Resources and scopes stand in an envelope that has one already.
+    pub(super) parts: u32,
 }
 
 /// Walks an Export*ServiceRequest.
@@ -62,6 +69,9 @@ impl Walk {
             let (op, content) = self.key(kind, bytes, at)?;
             at = self.field(op, bytes, content, 0)?;
             if op >= MESSAGE {
+                if self.found.resources.len() == RESOURCES_MAX {
+                    return self.stop(start, "at most 1048576 resources");
+                }
                 let records = (self.found.records - before) as u32;
                 self.found.resources.push(Resource { range: start..at, records, mended: 0 });
             }
@@ -100,7 +110,7 @@ impl Walk {
                 match op {
                     TEXT => {
                         if !is_ascii(&bytes[content..end]) && !is_utf8(&bytes[content..end]) {
-                            self.found.bad_texts.push(content..end);
+                            self.mend(content..end)?;
                         }
                     }
                     BYTES => {}
@@ -130,8 +140,10 @@ impl Walk {
             SCOPE_LOGS..=SCOPE_METRICS => self.heads[1] = false,
             RESOURCE | SCOPE => {
                 let head = &mut self.heads[usize::from(kind == SCOPE)];
-                self.found.has_parts |= *head;
-                *head = true;
+                self.found.parts += u32::from(std::mem::replace(head, true));
+                if self.found.parts > PARTS_MAX {
+                    return self.stop(at, "at most 65536 resources and scopes in parts");
+                }
             }
             METRIC => self.data = 0,
             GAUGE..=SUMMARY => {
@@ -164,6 +176,16 @@ impl Walk {
                 None => return self.stop(at, "a packed list of varints"),
             }
         }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn mend(&mut self, text: Range<usize>) -> Result<(), Stop> {
+        if self.found.bad_texts.len() == BAD_TEXTS_MAX {
+            return self.stop(text.start, "at most 65536 strings that are not UTF-8");
+        }
+        self.found.bad_texts.push(text);
         Ok(())
     }
 
