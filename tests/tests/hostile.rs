@@ -9,8 +9,10 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 /// What the hostile guest asks for.
-const GRANT: &str = "{ reads: [body, name, severity, time, trace-id, 'item:*', 'event:*', 'resource:*', 'scope:*', 'metric:*', event-name, description, raw], \
-     writes: [body, name, event-name, description, severity, 'item:*', 'event:*', 'resource:*', 'scope:*', 'metric:*', drop, route, raw] }";
+const GRANT: &str = "{ reads: [body, name, event-name, description, severity, kind, status, time, number, trace-id, span-id, trace-state, raw, \
+     'item:*', 'event:*', 'metric:*', 'scope:*', 'resource:*'], \
+     writes: [body, name, event-name, description, severity, trace-state, raw, \
+     'item:*', 'event:*', 'metric:*', 'scope:*', 'resource:*', drop, route] }";
 
 const LISTEN: &str = r#"
 receivers: { otlp: { grpc: { listen: 127.0.0.1:0 }, http: { listen: 127.0.0.1:0 } } }
@@ -31,7 +33,12 @@ fn folder_with_guests() -> tempfile::TempDir {
 /// A collector with guests, all plugins loaded.
 async fn start(yaml: &str) -> World {
     let world = World::start_in(folder_with_guests(), yaml).await;
-    eventually("all plugins loaded", || async { readiness(&world).await.0 == 200 }).await;
+    eventually("all plugins loaded", || async {
+        let plugins = world.http.get(world.console("/v1/plugins")).send().await.unwrap().text().await.unwrap();
+        assert!(!plugins.contains("\"failed\""), "{plugins}");
+        readiness(&world).await.0 == 200
+    })
+    .await;
     world
 }
 
@@ -227,15 +234,16 @@ fn broken(plugin: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guard_that_cannot_be_loaded_refuses_its_pipelines_and_no_other() {
-    for plugin in [
-        "module: missing.wasm, guard: true,",
-        "module: garbage.wasm, guard: true,",
-        "module: hostile.wasm, guard: true, config: { mode: explode-pattern },",
-        "module: hostile.wasm, guard: true, config: { mode: configure-loop },",
-        "module: hostile.wasm, on_failure: refuse, config: { mode: bad-settings },",
+    for (plugin, why) in [
+        ("module: missing.wasm, guard: true,", "missing.wasm"),
+        ("module: garbage.wasm, guard: true,", "component"),
+        ("module: hostile.wasm, guard: true, config: { mode: explode-pattern },", "pattern"),
+        ("module: hostile.wasm, guard: true, config: { mode: configure-loop },", "CPU time"),
+        ("module: hostile.wasm, on_failure: refuse, config: { mode: bad-settings },", "`ratio` is missing"),
     ] {
         let world = World::start_in(folder_with_guests(), &broken(plugin)).await;
-        failed(&world).await;
+        let told = failed(&world).await;
+        assert!(told.contains(why), "{plugin}: {told}");
         let (status, text) = readiness(&world).await;
         assert_eq!(status, 503, "{plugin}");
         assert!(text.contains("broken"), "{plugin}: {text}");

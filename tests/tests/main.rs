@@ -1,17 +1,17 @@
-//! The six verbs together: one binary, a `mod` line per subject, in flow order.
+//! The six verbs together: one binary, a `mod` line per subject.
 
 mod world;
 
 mod tidy;
 
 mod bad_input;
-mod receive;
+mod console;
+mod deliver;
+mod examples;
+mod hostile;
 mod identity;
 mod plugins;
-mod hostile;
-mod deliver;
-mod console;
+mod receive;
 mod shutdown;
-mod examples;
 
 mod real;
