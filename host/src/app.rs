@@ -85,6 +85,8 @@ impl App {
     /// Takes the ports, opens the stores, loads the plugins, then serves. What cannot start is told, with its name.
     pub async fn start(config: Config) -> Result<App> {
         keep_memory_off_disk();
+        let journal::Settings::Memory { bytes_max } = config.journal;
+        tracing::warn!(bytes_max, "the journal is in memory: what was acknowledged dies with the process");
         make_private_folder(&config.data)?;
         // Ports first: the likeliest fault, and nothing has been opened yet.
         let listeners = Listeners::bind(&config.receivers).await?;
