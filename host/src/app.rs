@@ -1,1 +1,514 @@
-//! Assembly in flow order, shutdown in reverse.
+//! Assembly in flow order, shutdown in reverse. The only place that starts long-lived tasks.
+
+use crate::batch::{Signal, TenantId};
+use crate::config::Config;
+use crate::console::{self, Console};
+use crate::demo;
+use crate::journal::{self, Followed, Journal, SinkId};
+use crate::pipeline::{self, Pipeline, Slot, deliver};
+use crate::receivers::{self, Listeners, Receiver};
+use crate::sandbox::{self, Plugin, Sandbox};
+use crate::sinks::{self, Sink};
+use crate::streams::Streams;
+use crate::telemetry::{Metrics, Secret};
+use crate::tenants::{Credential, Names, Proof, Rights, Tenants, Who};
+use anyhow::{Context, Result};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How often the clock of plugins' CPU time is looked at: a twentieth of the usual limit.
+const PLUGIN_TICK: Duration = Duration::from_millis(5);
+/// How often files of tokens are looked at.
+const RELOAD_EVERY: Duration = Duration::from_secs(1);
+/// How often whole days of streams are looked at.
+const RETAIN_EVERY: Duration = Duration::from_secs(3600);
+/// How long the sinks may take to empty the journal when the collector stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long requests in flight may take when the collector stops.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// A collector that runs.
+#[derive(Debug)]
+pub struct App {
+    pub grpc: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub console: Option<SocketAddr>,
+    journal: Arc<Journal>,
+    pipeline: Pipeline,
+    plugins: Arc<Plugins>,
+    /// Whether every plugin was tried once.
+    settled: watch::Receiver<bool>,
+    pub streams: Option<Arc<Streams>>,
+    /// No new requests.
+    stop_receiving: CancellationToken,
+    receiving: JoinSet<()>,
+    /// The sinks deliver what is there, then end.
+    stop_delivering: CancellationToken,
+    delivering: JoinSet<()>,
+    /// Everything else ends at once.
+    stop_serving: CancellationToken,
+    serving: JoinSet<()>,
+    demonstration: JoinSet<()>,
+}
+
+/// What is wrong with the plugins of a configuration that is valid otherwise.
+pub fn plugin_faults(config: &Config) -> Vec<String> {
+    let sandbox = match Sandbox::open(None, Metrics::new()) {
+        Ok(sandbox) => sandbox,
+        Err(error) => return vec![error.to_string()],
+    };
+    let load = |plugin| sandbox.load(plugin).err().map(|error| format!("plugins.{}: {error}", plugin.name));
+    config.plugins.iter().filter_map(load).collect()
+}
+
+/// Waits for SIGTERM or SIGINT. False if the process cannot be told to stop.
+pub async fn stop_signal() -> bool {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return false;
+    };
+    tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+    }
+}
+
+impl App {
+    /// Takes the ports, opens the stores, loads the plugins, then serves. What cannot start is told, with its name.
+    pub async fn start(config: Config) -> Result<App> {
+        keep_memory_off_disk();
+        make_private_folder(&config.data)?;
+        // Ports first: the likeliest fault, and nothing has been opened yet.
+        let listeners = Listeners::bind(&config.receivers).await?;
+        let console_port = match &config.console {
+            Some(settings) => Some(bind_console(settings).await?),
+            None => None,
+        };
+        let metrics = Metrics::new();
+        let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
+        let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
+        let journal = Journal::open(&config.journal, &names, journal::system_clock(), &metrics);
+        let streams = open_streams(&config, &metrics)?;
+        let sinks = open_sinks(&config, streams.as_ref())?;
+        let sandbox = Arc::new(Sandbox::open(Some(config.compiled.clone()), metrics.clone())?);
+        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
+        let settings = pipeline::Settings {
+            record_bytes_max: config.record_bytes_max,
+            ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
+        };
+        let (clock, parts) = (journal::system_clock(), (tenants.clone(), journal.clone()));
+        let pipeline =
+            Pipeline::open(settings, &plugins.slots(), names, parts.0, parts.1, clock, metrics.clone());
+        let pipeline = pipeline.map_err(anyhow::Error::msg)?;
+
+        let mut app = App {
+            grpc: listeners.grpc.as_ref().and_then(|listener| listener.socket.local_addr().ok()),
+            http: listeners.http.as_ref().and_then(|listener| listener.socket.local_addr().ok()),
+            console: console_port.as_ref().and_then(|port| port.0.local_addr().ok()),
+            journal,
+            pipeline,
+            plugins,
+            settled: watch::channel(false).1,
+            streams,
+            stop_receiving: CancellationToken::new(),
+            receiving: JoinSet::new(),
+            stop_delivering: CancellationToken::new(),
+            delivering: JoinSet::new(),
+            stop_serving: CancellationToken::new(),
+            serving: JoinSet::new(),
+            demonstration: JoinSet::new(),
+        };
+        app.keep_time(sandbox.clone(), tenants.clone());
+        app.load_plugins(sandbox);
+        app.follow(&config);
+        app.deliver(sinks, &config, &metrics);
+        if let (Some((socket, tls)), Some(settings)) = (console_port, &config.console) {
+            app.serve_console(socket, tls, settings, tenants.clone(), metrics.clone());
+        }
+        app.receive(listeners, config.receivers.clone(), tenants, metrics);
+        Ok(app)
+    }
+
+    /// Stops as asked: no new requests, those in flight are answered, the sinks are drained, the tails end. Returns
+    /// what the ledger does not account for: nothing, unless there is a bug.
+    pub async fn stop(mut self) -> Vec<String> {
+        self.demonstration.shutdown().await;
+        self.pipeline.stop();
+        self.stop_receiving.cancel();
+        let _ =
+            tokio::time::timeout(ANSWER_MAX, async { while self.receiving.join_next().await.is_some() {} })
+                .await;
+        self.receiving.shutdown().await;
+        self.stop_delivering.cancel();
+        let drained = tokio::time::timeout(DRAIN_MAX + Duration::from_secs(1), async {
+            while self.delivering.join_next().await.is_some() {}
+        });
+        if drained.await.is_err() {
+            tracing::warn!("the sinks were not drained in time; what is left is counted as expired");
+        }
+        self.delivering.shutdown().await;
+        // Viewers get what was published, then `end`: connections that would go on for ever hold nobody up.
+        if let Some(streams) = &self.streams {
+            streams.end_tails();
+        }
+        self.stop_serving.cancel();
+        let served =
+            tokio::time::timeout(ANSWER_MAX, async { while self.serving.join_next().await.is_some() {} });
+        let _ = served.await;
+        self.serving.shutdown().await;
+        if let Some(streams) = &self.streams {
+            streams.close().await;
+        }
+        self.journal.close();
+        self.journal.ledger.snapshot().unaccounted().iter().map(|line| format!("{line:?}")).collect()
+    }
+
+    /// Waits until every plugin is loaded, or known not to be.
+    pub async fn settled(&self) {
+        let mut settled = self.settled.clone();
+        // The sender ends with the collector: then there is nothing to wait for.
+        let _ = settled.wait_for(|settled| *settled).await;
+    }
+
+    /// Sends demonstration traffic until the collector stops.
+    pub fn send_demonstration(&mut self, demo: Demo) {
+        let Some(to) = self.grpc else { return };
+        let stop = self.stop_receiving.clone();
+        let mut settled = self.settled.clone();
+        self.demonstration.spawn(async move {
+            let _ = settled.wait_for(|settled| *settled).await;
+            if let Err(error) = demo::send(to, demo.tokens, stop).await {
+                tracing::warn!(%error, "the demonstration ended");
+            }
+        });
+    }
+
+    /// What needs a clock: plugins' CPU time, token files, retention.
+    fn keep_time(&mut self, sandbox: Arc<Sandbox>, tenants: Arc<Tenants>) {
+        let stop = self.stop_serving.clone();
+        self.serving.spawn(every(PLUGIN_TICK, stop.clone(), move || sandbox.tick()));
+        self.serving
+            .spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
+        if let Some(streams) = self.streams.clone() {
+            self.serving.spawn(async move {
+                let mut ticks = tokio::time::interval(RETAIN_EVERY);
+                loop {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        _ = ticks.tick() => streams.retain(now_ms()).await,
+                    }
+                }
+            });
+        }
+    }
+
+    /// Loading compiles, which takes a while the first time: receivers answer meanwhile, and refuse what needs a guard.
+    fn load_plugins(&mut self, sandbox: Arc<Sandbox>) {
+        let (plugins, pipeline) = (self.plugins.clone(), self.pipeline.clone());
+        let (settled, is_settled) = watch::channel(false);
+        self.settled = is_settled;
+        self.serving.spawn(async move {
+            for number in 0..plugins.settings.len() {
+                let (loading, sandbox) = (plugins.clone(), sandbox.clone());
+                let loaded = tokio::task::spawn_blocking(move || loading.load(number, &sandbox)).await;
+                if loaded.is_err() {
+                    tracing::error!(plugin = plugins.settings[number].name, "loading the plugin panicked");
+                }
+                if let Err(error) = pipeline.promote(&plugins.slots()) {
+                    tracing::error!(error, "the pipelines cannot take the plugin");
+                }
+            }
+            settled.send_replace(true);
+        });
+    }
+
+    /// Every committed entry, in order, to the live tails.
+    fn follow(&mut self, config: &Config) {
+        let is_streams = |(_, sink): &(String, sinks::Settings)| matches!(sink, sinks::Settings::Streams(_));
+        let (Some(streams), Some(number)) = (self.streams.clone(), config.sinks.iter().position(is_streams))
+        else {
+            return;
+        };
+        let mut follower = self.journal.follow(Some(SinkId(number as u16)));
+        let stop = self.stop_serving.clone();
+        self.serving.spawn(async move {
+            loop {
+                let followed = tokio::select! {
+                    () = stop.cancelled() => return,
+                    followed = follower.next() => followed,
+                };
+                match followed {
+                    Followed::Entry(entry) => streams.publish(&entry),
+                    Followed::Hole { until, .. } => streams.miss(until),
+                }
+            }
+        });
+    }
+
+    fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
+        for (number, (sink, (name, _))) in sinks.into_iter().zip(&config.sinks).enumerate() {
+            let cursor = self.journal.cursor(SinkId(number as u16));
+            let settings = deliver::Settings { drain_for: DRAIN_MAX, ..deliver::Settings::default() };
+            self.delivering.spawn(deliver::run(
+                name.clone(),
+                sink,
+                cursor,
+                settings,
+                metrics.clone(),
+                self.stop_delivering.clone(),
+            ));
+        }
+    }
+
+    fn receive(
+        &mut self,
+        listeners: Listeners,
+        settings: receivers::Settings,
+        tenants: Arc<Tenants>,
+        metrics: Metrics,
+    ) {
+        let (ready, is_ready) = watch::channel(false);
+        let pipeline = self.pipeline.clone();
+        let streams = self.streams.clone();
+        let stop = self.stop_serving.clone();
+        self.serving.spawn(every(Duration::from_millis(200), stop, move || {
+            let now = not_ready(&pipeline, streams.as_deref()).is_empty();
+            ready.send_if_modified(|before| std::mem::replace(before, now) != now);
+        }));
+        let pipeline = self.pipeline.clone();
+        let submit = move |submission| {
+            let pipeline = pipeline.clone();
+            async move { pipeline.submit(submission).await }
+        };
+        let receiver = Receiver {
+            settings,
+            tenants,
+            metrics,
+            ready: is_ready,
+            stop: self.stop_receiving.clone(),
+            submit,
+        };
+        self.receiving.spawn(receivers::serve(listeners, Arc::new(receiver)));
+    }
+
+    fn serve_console(
+        &mut self,
+        socket: TcpListener,
+        tls: Option<crate::net::tls::Acceptor>,
+        settings: &console::Settings,
+        tenants: Arc<Tenants>,
+        metrics: Metrics,
+    ) {
+        let (journal, plugins, pipeline, streams) =
+            (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
+        let shown = Console {
+            tenants,
+            streams: streams.clone(),
+            metrics: metrics.clone(),
+            ledger: Arc::new(move || serde_json::to_value(journal.ledger.snapshot()).unwrap_or_default()),
+            plugins: Arc::new(move || plugins.shown()),
+            not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
+            stop: self.stop_serving.clone(),
+        };
+        self.serving.spawn(console::serve(socket, tls, shown, settings.clone(), self.stop_serving.clone()));
+    }
+}
+
+/// What is not ready, in words.
+fn not_ready(pipeline: &Pipeline, streams: Option<&Streams>) -> Vec<String> {
+    let mut missing: Vec<String> =
+        pipeline.not_loaded().iter().map(|name| format!("plugin `{name}` is not loaded")).collect();
+    missing.extend(
+        streams
+            .and_then(|streams| streams.is_ready().err())
+            .map(|_| "the store of the streams is not open".to_owned()),
+    );
+    missing
+}
+
+async fn every(period: Duration, stop: CancellationToken, mut work: impl FnMut() + Send + 'static) {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => work(),
+        }
+    }
+}
+
+async fn bind_console(
+    settings: &console::Settings,
+) -> Result<(TcpListener, Option<crate::net::tls::Acceptor>)> {
+    let tls = settings.tls.clone().map(crate::net::tls::Acceptor::open).transpose().context("console.tls")?;
+    let socket = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("console.listen: {}", settings.listen))?;
+    Ok((socket, tls))
+}
+
+fn open_streams(config: &Config, metrics: &Metrics) -> Result<Option<Arc<Streams>>> {
+    let settings = config.sinks.iter().find_map(|(_, sink)| match sink {
+        sinks::Settings::Streams(settings) => Some(settings.clone()),
+        _ => None,
+    });
+    settings.map(|settings| Streams::open(settings, metrics.clone()).map_err(anyhow::Error::msg)).transpose()
+}
+
+fn open_sinks(config: &Config, streams: Option<&Arc<Streams>>) -> Result<Vec<Arc<Sink>>> {
+    let open = |(name, settings): &(String, sinks::Settings)| {
+        let sink = Sink::open(settings.clone(), streams.cloned())
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("sinks.{name}"))?;
+        Ok(Arc::new(sink))
+    };
+    config.sinks.iter().map(open).collect()
+}
+
+/// Tenants' data lies below it.
+fn make_private_folder(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("data: {}", folder.display()))
+}
+
+/// A core file would hold what was not redacted yet.
+fn keep_memory_off_disk() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, none) {
+        tracing::warn!(%error, "core files cannot be switched off");
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// What the demonstration shows: tenants with tokens drawn at this start.
+#[derive(Debug)]
+pub struct Demo {
+    tokens: [Secret; 3],
+}
+
+impl Demo {
+    /// Makes the demonstration's tenants known, with tokens that end with this process.
+    pub fn prepare(config: &mut Config) -> Demo {
+        let tokens: [Secret; 3] = std::array::from_fn(|_| Secret::new(random_token()));
+        let rights = Rights { send: true, read: true, admin: false };
+        config.tenants.is_open = false;
+        config.tenants.credentials = demo::TENANTS
+            .iter()
+            .zip(&tokens)
+            .map(|(tenant, token)| Credential {
+                proof: Proof::of_token(token.expose()),
+                who: Who::Tenant {
+                    tenant: TenantId::new(tenant.name).expect("the names are valid"),
+                    projects: Names::All,
+                },
+                rights,
+            })
+            .collect();
+        Demo { tokens }
+    }
+
+    pub fn summary(&self) -> String {
+        let tenants: Vec<String> =
+            demo::TENANTS.iter().map(|t| format!("{} ({})", t.name, t.projects.join(", "))).collect();
+        let signals: Vec<&str> = Signal::ALL.iter().map(|signal| signal.name()).collect();
+        format!("{} of {}", signals.join(", "), tenants.join(", "))
+    }
+
+    /// A line for a shell that follows the first tenant's first project.
+    pub fn curl(&self, console: SocketAddr) -> String {
+        let tenant = demo::TENANTS[0];
+        let (name, project, token) = (tenant.name, tenant.projects[0], self.tokens[0].expose());
+        format!(
+            "curl -N -H 'authorization: Bearer {token}' http://{console}/v1/tenants/{name}/projects/{project}/tail"
+        )
+    }
+}
+
+fn random_token() -> String {
+    use std::hash::{BuildHasher, Hasher};
+    // RandomState draws its keys from the system; two of them make 128 bits for a token that dies with the process.
+    let word = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    format!("demo-{:016x}{:016x}", word(), word())
+}
+
+/// The plugins of the configuration, loaded or not yet.
+#[derive(Debug)]
+struct Plugins {
+    settings: Vec<sandbox::Settings>,
+    states: Mutex<Vec<State>>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Loading,
+    Loaded(Plugin),
+    Failed(String),
+}
+
+impl Plugins {
+    fn new(settings: Vec<sandbox::Settings>) -> Plugins {
+        let states = Mutex::new(vec![State::Loading; settings.len()]);
+        Plugins { settings, states }
+    }
+
+    fn states(&self) -> MutexGuard<'_, Vec<State>> {
+        self.states.lock().expect("nothing panics while it is locked")
+    }
+
+    /// Compiles, or takes what was compiled before: blocks.
+    fn load(&self, number: usize, sandbox: &Sandbox) {
+        let settings = &self.settings[number];
+        let state = match sandbox.load(settings) {
+            Ok(plugin) => {
+                tracing::info!(plugin = settings.name, version = plugin.manifest().version, "plugin loaded");
+                State::Loaded(plugin)
+            }
+            Err(error) => {
+                tracing::error!(plugin = settings.name, %error, "plugin cannot be loaded");
+                State::Failed(error.to_string())
+            }
+        };
+        self.states()[number] = state;
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        let slot = |(settings, state): (&sandbox::Settings, &State)| Slot {
+            name: settings.name.clone(),
+            is_guard: settings.is_guard,
+            on_failure: settings.on_failure,
+            plugin: match state {
+                State::Loaded(plugin) => Some(plugin.clone()),
+                State::Loading | State::Failed(_) => None,
+            },
+        };
+        self.settings.iter().zip(self.states().iter()).map(slot).collect()
+    }
+
+    /// For `/v1/plugins`.
+    fn shown(&self) -> serde_json::Value {
+        let show = |(settings, state): (&sandbox::Settings, &State)| {
+            let (state, version, error) = match state {
+                State::Loading => ("loading", None, None),
+                State::Loaded(plugin) => ("loaded", Some(plugin.manifest().version.clone()), None),
+                State::Failed(error) => ("failed", None, Some(error.clone())),
+            };
+            serde_json::json!({ "name": settings.name, "guard": settings.is_guard, "state": state, "version": version, "error": error })
+        };
+        self.settings.iter().zip(self.states().iter()).map(show).collect()
+    }
+}

@@ -7,6 +7,7 @@ pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod console;
+pub mod demo;
 pub mod journal;
 pub mod net;
 pub mod pipeline;

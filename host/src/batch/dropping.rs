@@ -45,13 +45,11 @@ struct Open {
 impl Drops {
     fn enter(&mut self, standing: &Standing) {
         let levels = [Some(standing.resource), Some(standing.scope), standing.metric];
-        let is_same = |open: Option<Open>, now: Option<Envelope>| {
-            open.map(|open| open.envelope.number) == now.map(|envelope| envelope.number)
-        };
-        for level in
-            (0..3).rev().filter(|&level| !is_same(self.open[level], levels[level])).collect::<Vec<_>>()
-        {
-            self.close(level);
+        for level in (0..3).rev() {
+            let open = self.open[level].map(|open| open.envelope.number);
+            if open != levels[level].map(|envelope| envelope.number) {
+                self.close(level);
+            }
         }
         for (open, now) in self.open.iter_mut().zip(levels) {
             if open.is_none() {

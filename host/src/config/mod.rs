@@ -1,1 +1,167 @@
 //! The file, checked.
+//!
+//! A configuration is read in three steps: the text becomes a tree with positions (`node`), the tree becomes the
+//! modules' own `Settings` (one file per section), and `check` looks at what no section can see alone. Faults are
+//! collected through all three: whoever runs `trommel check` sees everything that is wrong, once.
+
+mod check;
+mod fault;
+mod identity;
+mod node;
+mod pipelines;
+mod plugins;
+mod ports;
+mod read;
+mod sinks;
+
+pub use fault::{Fault, Faults, Position};
+
+use crate::{console, journal, pipeline, receivers, sandbox, tenants};
+use read::{Reader, size, text};
+use std::path::{Path, PathBuf};
+
+/// Everything the collector needs to know, already valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Embedded store, compiled plugins; created with mode 0700.
+    pub data: PathBuf,
+    /// Compiled plugins: `compiled` below `data`.
+    pub compiled: PathBuf,
+    pub receivers: receivers::Settings,
+    pub console: Option<console::Settings>,
+    pub tenants: tenants::Settings,
+    pub plugins: Vec<sandbox::Settings>,
+    pub pipelines: Vec<pipeline::PipelineSettings>,
+    pub sinks: Vec<(String, crate::sinks::Settings)>,
+    pub journal: journal::Settings,
+    /// Records larger than this are refused before any plugin sees them.
+    pub record_bytes_max: usize,
+}
+
+/// What runs where no file is named: loopback only, the bundled plugins, the embedded store, the console.
+pub const DEFAULTS: &str = include_str!("defaults.yaml");
+
+/// 512 MiB: 3 × the largest body fits the half that one tenant may hold.
+const ROOM_BYTES: usize = 512 << 20;
+/// A log line of a megabyte is a mistake of its sender, and would cost each viewer as much.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+const KEYS: [&str; 10] = [
+    "data",
+    "receivers",
+    "console",
+    "identity",
+    "plugins",
+    "pipelines",
+    "sinks",
+    "alerts",
+    "journal",
+    "memory",
+];
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Config, Faults> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| Faults {
+            file: file.clone(),
+            faults: vec![Fault {
+                at: Position::default(),
+                key: String::new(),
+                wrong: format!("cannot be read: {error}"),
+                right: "the path of a YAML file".into(),
+            }],
+        })?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Config::parse(&text, folder, &file)
+    }
+
+    /// The embedded defaults, with their data below `folder`.
+    pub fn defaults(folder: &Path) -> Config {
+        Config::parse(DEFAULTS, folder, "defaults.yaml").expect("a test reads the embedded defaults")
+    }
+
+    /// Reads and checks a text; relative paths start at `folder`.
+    pub fn parse(text: &str, folder: &Path, file: &str) -> Result<Config, Faults> {
+        let faults = |faults| Faults { file: file.to_owned(), faults };
+        let root = node::parse(text, folder).map_err(faults)?;
+        let reader = Reader::new(folder);
+        let config = read_root(&reader, &root);
+        let found = reader.into_faults();
+        if found.is_empty() { Ok(config) } else { Err(faults(found)) }
+    }
+}
+
+fn read_root(reader: &Reader, root: &node::Node) -> Config {
+    let table = reader.table("", root);
+    let data = reader.folder.join(table.optional("data", text).unwrap_or_else(|| "trommel-data".into()));
+    let identity = table.table("identity").map(identity::read);
+    let (room_bytes, record_bytes_max) = read_memory(&table);
+    let placed = pipelines::read(&table);
+    let config = Config {
+        receivers: ports::read_receivers(table.table("receivers")),
+        console: ports::read_console(table.table("console")),
+        plugins: table.table("plugins").map(plugins::read).unwrap_or_default(),
+        sinks: table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default(),
+        journal: read_journal(&table, room_bytes),
+        tenants: tenants_of(identity, room_bytes),
+        pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
+        record_bytes_max,
+        compiled: data.join("compiled"),
+        data,
+    };
+    if table.node("alerts").is_some() {
+        table.fault("alerts", "alerts come with a later version", "leave the section out");
+    }
+    check::check(&table, &config, &placed);
+    table.finish(&KEYS);
+    config
+}
+
+fn tenants_of(identity: Option<identity::Identity>, room_bytes: usize) -> tenants::Settings {
+    let is_open = identity.as_ref().is_none_or(|i| i.credentials.is_empty() && i.token_files.is_empty());
+    let identity = identity.unwrap_or_default();
+    tenants::Settings {
+        attributes: identity.attributes,
+        stamp: identity.stamp,
+        credentials: identity.credentials,
+        token_files: identity.token_files,
+        ticket_key: identity.ticket_key,
+        is_open,
+        room_bytes,
+    }
+}
+
+fn read_memory(table: &read::Table<'_>) -> (usize, usize) {
+    let Some(memory) = table.table("memory") else { return (ROOM_BYTES, RECORD_BYTES_MAX) };
+    let room = memory.optional("room", size).unwrap_or(ROOM_BYTES);
+    let record = memory.optional("record_max", size).unwrap_or(RECORD_BYTES_MAX);
+    memory.finish(&["room", "record_max"]);
+    (room, record)
+}
+
+fn read_journal(table: &read::Table<'_>, room_bytes: usize) -> journal::Settings {
+    let usual = room_bytes / 4;
+    let Some(journal) = table.table("journal") else { return journal::Settings::Memory { bytes_max: usual } };
+    match journal.optional("kind", text).as_deref() {
+        None | Some("memory") => {}
+        Some("disk") => journal.fault(
+            "kind",
+            "`disk` comes with the journal",
+            "memory: what was acknowledged dies with the process",
+        ),
+        Some(other) => journal.fault("kind", format!("`{}` is not known", other.escape_debug()), "memory"),
+    }
+    let bytes_max = journal.optional("max", size).unwrap_or(usual);
+    if bytes_max > room_bytes / 2 {
+        journal.fault(
+            "max",
+            "is more than half of `memory.room`, to which it is charged",
+            "a quarter of the room",
+        );
+    }
+    journal.finish(&["kind", "max"]);
+    journal::Settings::Memory { bytes_max }
+}
+
+#[cfg(test)]
+mod tests;

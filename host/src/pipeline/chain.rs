@@ -1,7 +1,7 @@
 //! The plugins of a pipeline, called piece by piece.
 
 use super::tally::Tally;
-use crate::batch::{Piece, TenantId};
+use crate::batch::{Piece, Signal, TenantId};
 use crate::journal::Reason;
 use crate::sandbox::{Effects, OnFailure, Plugin};
 
@@ -40,8 +40,12 @@ impl Chain {
         Chain { slots }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+    /// Whether no plugin is to be called for records of this signal.
+    pub(super) fn is_idle(&self, signal: Signal) -> bool {
+        let is_called = |slot: &Slot| {
+            slot.plugin.as_ref().is_some_and(|plugin| plugin.manifest().signals.contains(&signal))
+        };
+        !self.slots.iter().any(is_called)
     }
 
     pub(super) fn names(&self) -> Vec<&str> {

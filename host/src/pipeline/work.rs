@@ -97,7 +97,7 @@ impl Work {
     fn is_light(&self) -> bool {
         let is_light = |part: &Part| {
             let way = self.snapshot.way(part.batch.signal, &part.batch.stream.tenant);
-            way.is_none_or(|way| self.snapshot.ways[way].chain.is_empty())
+            way.is_none_or(|way| self.snapshot.ways[way].chain.is_idle(part.batch.signal))
         };
         self.at.is_none() && self.waiting.iter().all(is_light)
     }
@@ -164,7 +164,7 @@ impl Work {
     }
 
     fn enter(&mut self, way: usize, batch: Batch) {
-        let waiting = match self.snapshot.ways[way].chain.is_empty() {
+        let waiting = match self.snapshot.ways[way].chain.is_idle(batch.signal) {
             true => VecDeque::new(),
             false => batch.pieces(PIECE_RECORDS_MAX, PIECE_BYTES_MAX).into(),
         };

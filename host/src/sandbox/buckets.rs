@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
         let buckets = Buckets::default();
-        let mut take = |key, want, now| buckets.take("acme", key, want, 2.0, 5, now);
+        let take = |key, want, now| buckets.take("acme", key, want, 2.0, 5, now);
         assert_eq!(take("a", 3, 0), 3);
         assert_eq!(take("a", 3, 0), 2);
         assert_eq!(take("a", 1, SECOND / 4), 0);

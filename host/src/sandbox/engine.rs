@@ -9,6 +9,8 @@ use super::{Manifest, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine, OptLevel};
 
@@ -16,13 +18,14 @@ use wasmtime::{Config, Engine, OptLevel};
 const MODULE_BYTES_MAX: u64 = 128 << 20;
 /// What a guest's own stack may take; the threads that call have 2 MiB.
 const STACK_BYTES_MAX: usize = 512 << 10;
+const LOAD_TICK: Duration = Duration::from_millis(2);
 /// The interfaces of the package, version 0.1.
 const INTERFACES: [&str; 6] = ["types", "batch", "host", "alerts", "series", "store"];
 
 /// What all plugins share: one engine, the host's functions, the cache of compiled code.
 ///
-/// CPU limits need a clock: somebody calls [`Sandbox::tick`] every few milliseconds, from before the first load on.
-/// Without ticks a guest that loops is never stopped.
+/// CPU limits need a clock: somebody calls [`Sandbox::tick`] every few milliseconds as long as plugins are called. Without
+/// ticks a guest that loops is never stopped.
 pub struct Sandbox {
     engine: Engine,
     linker: Linker<State>,
@@ -66,15 +69,34 @@ impl Sandbox {
     /// The same with the component at hand; `settings.module` is not read.
     pub fn load_bytes(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
         let pre = self.link(bytes)?;
-        let manifest = Pool::describe(&self.engine, &pre, Shared::unknown(settings.clone()))?;
-        let shared = Shared::check(settings.clone(), manifest)?;
-        Plugin::open(self.engine.clone(), pre, shared, &self.metrics)
+        self.while_ticking(|| {
+            let manifest = Pool::describe(&self.engine, &pre, Shared::unknown(settings.clone()))?;
+            let shared = Shared::check(settings.clone(), manifest)?;
+            Plugin::open(self.engine.clone(), pre.clone(), shared, &self.metrics)
+        })
     }
 
     /// What the component in a file says of itself, for a person who has no settings for it yet.
     pub fn inspect(&self, path: &Path) -> Result<Manifest, PluginError> {
         let pre = self.link(&read(path)?)?;
-        Pool::describe(&self.engine, &pre, Shared::unknown(Settings::unnamed(path)))
+        self.while_ticking(|| Pool::describe(&self.engine, &pre, Shared::unknown(Settings::unnamed(path))))
+    }
+
+    /// A load has a clock of its own: it may come before anybody ticks, or where nobody does.
+    fn while_ticking<T>(&self, work: impl FnOnce() -> T) -> T {
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let clock = scope.spawn(|| {
+                while !is_done.load(Ordering::Acquire) {
+                    self.tick();
+                    std::thread::park_timeout(LOAD_TICK);
+                }
+            });
+            let result = work();
+            is_done.store(true, Ordering::Release);
+            clock.thread().unpark();
+            result
+        })
     }
 
     /// Compiles and links, after a look at what it imports and exports.

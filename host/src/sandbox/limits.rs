@@ -23,7 +23,7 @@ pub(super) const HIT_COST: u64 = 32;
 
 /// Tables and instances that a component may have: language runtimes use a handful.
 const TABLE_ELEMENTS_MAX: usize = 100_000;
-const INSTANCES_MAX: usize = 64;
+const INSTANCES_MAX: usize = 256;
 
 /// Why the host stopped a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +41,9 @@ pub(super) enum Stop {
 pub(super) struct Meter {
     work_budget: u64,
     work_left: u64,
+    /// Passes over the piece that the budget is for, and the bytes of the piece.
+    passes: u64,
+    bytes: u64,
     until_clock: u64,
     cpu_limit: Duration,
     /// The CPU clock of the thread when it was first read in this call: up to one tick after the start, which costs a
@@ -51,8 +54,25 @@ pub(super) struct Meter {
 impl Meter {
     pub(super) fn new(cpu_limit: Duration, piece_bytes: usize, patterns_max: usize) -> Meter {
         let passes = WORK_FACTOR * (patterns_max as u64).max(1);
-        let work_budget = WORK_BASE + passes * piece_bytes as u64;
-        Meter { work_budget, work_left: work_budget, until_clock: CLOCK_EVERY, cpu_limit, cpu_start: None }
+        let bytes = piece_bytes as u64;
+        let work_budget = WORK_BASE + passes * bytes;
+        Meter {
+            work_budget,
+            work_left: work_budget,
+            passes,
+            bytes,
+            until_clock: CLOCK_EVERY,
+            cpu_limit,
+            cpu_start: None,
+        }
+    }
+
+    /// The piece turned out to hold more text than its items: a resource may be larger than its records.
+    pub(super) fn holds(&mut self, bytes: u64) {
+        let more = bytes.saturating_sub(self.bytes) * self.passes;
+        self.bytes = self.bytes.max(bytes);
+        self.work_budget += more;
+        self.work_left += more;
     }
 
     /// Takes this much work from the budget.
@@ -159,6 +179,16 @@ mod tests {
     fn work_beyond_the_budget_stops_the_call() {
         let mut meter = Meter::new(Duration::from_secs(1), 1000, 3);
         assert_eq!(meter.charge(WORK_BASE + 64 * 3 * 1000), Ok(()));
+        assert!(matches!(meter.charge(1), Err(Stop::Work(_))));
+    }
+
+    #[test]
+    fn a_large_resource_around_small_records_is_worth_its_own_size() {
+        let mut meter = Meter::new(Duration::from_secs(1), 1000, 1);
+        for _ in 0..2 {
+            meter.holds(64 << 20);
+        }
+        assert_eq!(meter.charge(WORK_BASE + 64 * (64 << 20)), Ok(()));
         assert!(matches!(meter.charge(1), Err(Stop::Work(_))));
     }
 

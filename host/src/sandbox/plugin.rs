@@ -240,10 +240,10 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if manifest.signals.is_empty() {
         return Err("its manifest names no signal, so it would never be called".into());
     }
-    for need in &manifest.needs {
+    if let Some(need) = manifest.needs.first() {
         return Err(match need.as_str() {
             "alerts" | "series" | "store" => format!("needs `{need}`, which comes with a later version"),
-            other => format!("needs `{}`, which this version does not know", printable(other, 128)),
+            other => format!("needs `{other}`, which this version does not know"),
         });
     }
     match manifest.window_seconds {

@@ -323,8 +323,18 @@ mod tests {
             flags: 1,
             ..LogRecord::default()
         };
-        check(record, expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","time":"2025-11-24T12:00:00.000000001Z","observed":"2025-11-24T12:00:00.500000000Z","severity":"ERROR","severity_number":17,"event_name":"order.failed","body":"no stock","attributes":{"attempt":3},"dropped_attributes":1,"trace_id":"abababababababababababababababab","span_id":"cdcdcdcdcdcdcdcd","flags":1,"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
-        check(LogRecord::default(), expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","attributes":{},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
+        check(
+            record,
+            expect![[
+                r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","time":"2025-11-24T12:00:00.000000001Z","observed":"2025-11-24T12:00:00.500000000Z","severity":"ERROR","severity_number":17,"event_name":"order.failed","body":"no stock","attributes":{"attempt":3},"dropped_attributes":1,"trace_id":"abababababababababababababababab","span_id":"cdcdcdcdcdcdcdcd","flags":1,"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#
+            ]],
+        );
+        check(
+            LogRecord::default(),
+            expect![[
+                r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","attributes":{},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#
+            ]],
+        );
     }
 
     #[test]
@@ -343,13 +353,23 @@ mod tests {
             pair("list", value(Value::ArrayValue(ArrayValue { values: list }))),
             pair("map", value(Value::KvlistValue(KeyValueList { values: vec![pair("a", text("b"))] }))),
         ];
-        check(LogRecord { attributes, ..LogRecord::default() }, expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","attributes":{"none":null,"double":0.5,"whole":2.0,"small":-1e-300,"nan":"NaN","infinite":"-Infinity","exact":9007199254740991,"inexact":"-9223372036854775808","bytes":"AP8=","list":[null,true],"map":{"a":"b"}},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
+        check(
+            LogRecord { attributes, ..LogRecord::default() },
+            expect![[
+                r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","attributes":{"none":null,"double":0.5,"whole":2.0,"small":-1e-300,"nan":"NaN","infinite":"-Infinity","exact":9007199254740991,"inexact":"-9223372036854775808","bytes":"AP8=","list":[null,true],"map":{"a":"b"}},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#
+            ]],
+        );
     }
 
     #[test]
     fn what_could_move_a_cursor_is_escaped() {
         let body = text("a\u{1b}[2J\u{9b}2J\u{7f}\u{202e}\u{2028}\n\t\"\\ \u{0} grüße 日本");
-        check(LogRecord { body, ..LogRecord::default() }, expect![[r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","body":"a\u001b[2J\u009b2J\u007f\u202e\u2028\n\t\"\\ \u0000 grüße 日本","attributes":{},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#]]);
+        check(
+            LogRecord { body, ..LogRecord::default() },
+            expect![[
+                r#"{"id":"AQEBAQEBAQEBmrW8LnsCAgICAAAAAAAD","committed":"2025-11-24T12:00:00.123Z","body":"a\u001b[2J\u009b2J\u007f\u202e\u2028\n\t\"\\ \u0000 grüße 日本","attributes":{},"resource":{"service.name":"shop"},"resource_schema_url":"https://a/1","scope":{"name":"http","version":"2"}}"#
+            ]],
+        );
     }
 
     #[test]

@@ -7,9 +7,10 @@
 //! All lanes stand behind one lock that is held for moments and never over an await. A lane without viewers whose
 //! entries are all stored is forgotten.
 
+use super::ring::{Cursor, Ring, SPANS_MAX, Span, Taken};
 use crate::batch::{Entry, RecordId, Stream};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// Computes the head of an id from a stream; tests put another in to make streams collide.
@@ -24,8 +25,6 @@ pub(super) struct RingBytes {
 
 /// However many rings there are, each may hold this much.
 const SHARE_MIN: usize = 64 * 1024;
-/// What an entry costs beside its bytes.
-const SLOT_BYTES: usize = 128;
 
 pub(super) struct Lanes {
     inner: Mutex<Inner>,
@@ -61,62 +60,11 @@ struct Lane {
     stored_below: u64,
     /// Published and not stored, ascending.
     pending: VecDeque<Span>,
+    /// Given up before they were published: from this number, below that one.
+    given_up: VecDeque<(u64, u64)>,
     /// Held by the one write in flight, until it has really ended.
     write: Arc<tokio::sync::Mutex<()>>,
     ring: Option<Ring>,
-}
-
-/// Numbers of records of one stream: one entry's, or those of many that are told together.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    first: u64,
-    below: u64,
-    records: u64,
-    node: [u8; 4],
-    /// Of the last record.
-    time_ms: u64,
-}
-
-/// Spans kept apart; further ones are told together with the last.
-const SPANS_MAX: usize = 16 * 1024;
-
-struct Ring {
-    viewers: usize,
-    slots: VecDeque<Slot>,
-    /// The sequence number of the next entry; the front of `slots` has `next - slots.len()`.
-    next: u64,
-    bytes: usize,
-    /// Records ever put in.
-    records: u64,
-    /// The last record that was lost to somebody.
-    evicted: Option<RecordId>,
-    /// Published entries that the store will never have.
-    given_up: Vec<Span>,
-    changed: watch::Sender<()>,
-}
-
-struct Slot {
-    line: Arc<Line>,
-    bytes: usize,
-    /// Viewers that have not taken it.
-    waiting: usize,
-    /// Records put in before it.
-    before: u64,
-}
-
-/// A published entry and, once somebody has needed it, its JSON for all who view the stream.
-pub(super) struct Line {
-    pub(super) entry: Arc<Entry>,
-    pub(super) hash: [u8; 8],
-    pub(super) rendered: OnceLock<Arc<[(RecordId, String)]>>,
-}
-
-/// A viewer's place in the ring of its stream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cursor {
-    next: u64,
-    records: u64,
-    given_up: usize,
 }
 
 /// What a viewer knows from the moment it joined.
@@ -130,20 +78,6 @@ pub(super) struct Joined {
     pub(super) changed: watch::Receiver<()>,
 }
 
-pub(super) enum Taken {
-    /// `at` names it for [`Lanes::rendered`].
-    Line {
-        at: u64,
-        line: Arc<Line>,
-    },
-    /// Records that went over the bound before this viewer took them, and the last of them.
-    Lost {
-        records: u64,
-        last: RecordId,
-    },
-    Nothing,
-}
-
 impl Lanes {
     pub(super) fn new(ring_bytes: RingBytes, hash: Hash, opened_ms: u64) -> Lanes {
         Lanes { inner: Mutex::default(), ring_bytes, hash, opened_ms }
@@ -153,19 +87,31 @@ impl Lanes {
         self.inner.lock().expect("nothing panics while the lanes are locked")
     }
 
+    /// What one ring may hold.
+    fn bytes_max(&self, inner: &Inner) -> usize {
+        let share = self.ring_bytes.all / inner.rings.max(1);
+        self.ring_bytes.one.min(share.max(SHARE_MIN))
+    }
+
     pub(super) fn publish(&self, entry: &Arc<Entry>) {
+        if entry.records == 0 {
+            return;
+        }
         let mut inner = self.lock();
         let below = entry.first + u64::from(entry.records);
         inner.published = Some(Published { time_ms: entry.time_ms, node: entry.node, below });
-        let share = self.ring_bytes.all / inner.rings.max(1);
+        let bytes_max = self.bytes_max(&inner);
         let lane = inner.lane(&entry.stream, self.hash);
         if below > lane.stored_below {
             lane.pend(Span::of(entry));
         }
-        let hash = lane.hash;
+        let (hash, is_given_up) = (lane.hash, lane.is_given_up(entry.first, below));
         if let Some(ring) = &mut lane.ring {
+            if is_given_up {
+                ring.give_up(Span::of(entry));
+            }
             ring.push(entry, hash);
-            ring.evict(self.ring_bytes.one.min(share.max(SHARE_MIN)));
+            ring.evict(bytes_max);
             ring.changed.send_replace(());
         }
         inner.forget(&entry.stream);
@@ -180,25 +126,44 @@ impl Lanes {
         streams.map(|stream| inner.lane(stream, self.hash).write.clone()).collect()
     }
 
-    /// Everything of this stream below `below` is stored.
-    pub(super) fn stored(&self, stream: &Stream, below: u64) {
-        self.advance(stream, below, false);
+    /// Entries up to number `until`, not including it, were not published and never will be.
+    pub(super) fn miss(&self, until: u64) {
+        let mut inner = self.lock();
+        let Some(published) = &mut inner.published else { return };
+        published.below = published.below.max(until);
+        let published = *published;
+        for lane in inner.lanes.values_mut() {
+            if let Some(ring) = &mut lane.ring {
+                ring.miss(published.last(lane.hash));
+                ring.changed.send_replace(());
+            }
+        }
+    }
+
+    /// The entries of this stream that begin with these numbers, ascending, are stored, and all below `below` were before or are
+    /// given up: writes ascend.
+    pub(super) fn stored(&self, stream: &Stream, firsts: &[u64], below: u64) {
+        self.advance(stream, below, |span| firsts.binary_search(&span.first).is_err());
     }
 
     /// What is not stored of this stream below `below` never will be.
     pub(super) fn given_up(&self, stream: &Stream, below: u64) {
-        self.advance(stream, below, true);
+        {
+            let mut inner = self.lock();
+            let lane = inner.lane(stream, self.hash);
+            if below > lane.stored_below && lane.given_up.len() < SPANS_MAX {
+                lane.given_up.push_back((lane.stored_below, below));
+            }
+        }
+        self.advance(stream, below, |_| true);
     }
 
-    fn advance(&self, stream: &Stream, below: u64, is_given_up: bool) {
+    fn advance(&self, stream: &Stream, below: u64, is_given_up: impl Fn(&Span) -> bool) {
         let mut inner = self.lock();
         let lane = inner.lane(stream, self.hash);
         lane.stored_below = lane.stored_below.max(below);
-        while let Some(&span) = lane.pending.front()
-            && span.below <= below
-        {
-            lane.pending.pop_front();
-            if let (true, Some(ring)) = (is_given_up, &mut lane.ring) {
+        while let Some(span) = lane.pending.pop_front_if(|span| span.below <= below) {
+            if let Some(ring) = lane.ring.as_mut().filter(|_| is_given_up(&span)) {
                 ring.give_up(span);
             }
         }
@@ -232,10 +197,7 @@ impl Lanes {
     pub(super) fn rejoin(&self, stream: &Stream, cursor: &mut Cursor) -> Option<RecordId> {
         let mut inner = self.lock();
         if let Some(ring) = inner.ring(stream) {
-            ring.release(cursor);
-            // What was given up since the viewer joined stays to be told.
-            let given_up = cursor.given_up;
-            *cursor = Cursor { given_up, ..ring.end() };
+            ring.skip_to_end(cursor);
         }
         let published = inner.published?;
         Some(published.last(inner.lane(stream, self.hash).hash))
@@ -260,26 +222,21 @@ impl Lanes {
         pending.take_while(|span| span.first < below).copied().collect()
     }
 
-    /// Whether there are any.
-    pub(super) fn is_behind(&self, stream: &Stream, below: u64) -> bool {
+    /// Whether the first of these spans is still not stored.
+    pub(super) fn is_stuck(&self, stream: &Stream, pending: &[Span]) -> bool {
         let inner = self.lock();
         let first = inner.lanes.get(stream).and_then(|lane| lane.pending.front());
-        first.is_some_and(|span| span.first < below)
+        first.map(|span| span.first) == pending.first().map(|span| span.first)
     }
 
     /// Entries below `below` that were given up since this viewer joined. Told once.
     pub(super) fn holes(&self, stream: &Stream, cursor: &mut Cursor, below: u64) -> Vec<Span> {
-        let mut inner = self.lock();
-        let Some(ring) = inner.ring(stream) else { return Vec::new() };
-        let since = ring.given_up.iter().skip(cursor.given_up);
-        let holes: Vec<Span> = since.take_while(|span| span.first < below).copied().collect();
-        cursor.given_up += holes.len();
-        holes
+        self.lock().ring(stream).map(|ring| ring.holes(cursor, below)).unwrap_or_default()
     }
 
     /// Whether the ring has lost entries that this viewer had not taken.
     pub(super) fn is_lost(&self, stream: &Stream, cursor: &Cursor) -> bool {
-        self.lock().ring(stream).is_some_and(|ring| cursor.next < ring.start())
+        self.lock().ring(stream).is_some_and(|ring| ring.has_lost(cursor))
     }
 
     pub(super) fn take(&self, stream: &Stream, cursor: &mut Cursor) -> Taken {
@@ -290,16 +247,14 @@ impl Lanes {
         }
     }
 
-    /// The entry `at` now holds this many bytes of JSON as well.
+    /// The entry `at` of the ring now holds this many bytes of JSON as well.
     pub(super) fn rendered(&self, stream: &Stream, at: u64, bytes: usize) {
         let mut inner = self.lock();
-        let share = self.ring_bytes.all / inner.rings.max(1);
-        let Some(ring) = inner.ring(stream) else { return };
-        let start = ring.start();
-        let Some(slot) = at.checked_sub(start).and_then(|at| ring.slots.get_mut(at as usize)) else { return };
-        slot.bytes += bytes;
-        ring.bytes += bytes;
-        ring.evict(self.ring_bytes.one.min(share.max(SHARE_MIN)));
+        let bytes_max = self.bytes_max(&inner);
+        if let Some(ring) = inner.ring(stream) {
+            ring.note_bytes(at, bytes);
+            ring.evict(bytes_max);
+        }
     }
 
     /// Forgets lanes that nothing waits for: replayed entries are stored and never published.
@@ -347,129 +302,31 @@ impl Inner {
 
 impl Lane {
     fn new(hash: [u8; 8]) -> Lane {
-        Lane { hash, stored_below: 0, pending: VecDeque::new(), write: Arc::default(), ring: None }
+        Lane {
+            hash,
+            stored_below: 0,
+            pending: VecDeque::new(),
+            given_up: VecDeque::new(),
+            write: Arc::default(),
+            ring: None,
+        }
+    }
+
+    /// Whether an entry that is published only now was given up before.
+    fn is_given_up(&mut self, first: u64, below: u64) -> bool {
+        while self.given_up.front().is_some_and(|(_, end)| *end <= first) || self.given_up.len() > SPANS_MAX {
+            self.given_up.pop_front();
+        }
+        self.given_up.front().is_some_and(|(start, end)| *start <= first && below <= *end)
     }
 
     fn pend(&mut self, span: Span) {
-        let is_full = self.pending.len() >= SPANS_MAX;
-        match self.pending.back_mut() {
-            Some(last) if is_full => last.join(span),
-            _ => self.pending.push_back(span),
+        self.pending.push_back(span);
+        if self.pending.len() > SPANS_MAX
+            && let Some(oldest) = self.pending.pop_front()
+            && let Some(next) = self.pending.front_mut()
+        {
+            *next = oldest.joined(*next);
         }
-    }
-}
-
-impl Span {
-    fn of(entry: &Entry) -> Span {
-        let (first, records) = (entry.first, u64::from(entry.records));
-        Span { first, below: first + records, records, node: entry.node, time_ms: entry.time_ms }
-    }
-
-    fn join(&mut self, next: Span) {
-        *self = Span { first: self.first, records: self.records + next.records, ..next };
-    }
-
-    /// Whether this record comes after all of it.
-    pub(super) fn is_before(&self, id: &RecordId) -> bool {
-        self.node == id.node() && self.below <= id.number()
-    }
-
-    /// How many of its records a viewer lacks who has had `last` of this node.
-    pub(super) fn missing(&self, last: Option<u64>) -> u64 {
-        let seen_below = last.map_or(0, |last| last + 1);
-        self.records.min(self.below.saturating_sub(seen_below))
-    }
-
-    pub(super) fn node(&self) -> [u8; 4] {
-        self.node
-    }
-
-    pub(super) fn last_id(&self, hash: [u8; 8]) -> RecordId {
-        RecordId::new(hash, self.time_ms, self.node, self.below - 1)
-    }
-}
-
-impl Ring {
-    fn empty() -> Ring {
-        Ring {
-            viewers: 0,
-            slots: VecDeque::new(),
-            next: 0,
-            bytes: 0,
-            records: 0,
-            evicted: None,
-            given_up: Vec::new(),
-            changed: watch::Sender::new(()),
-        }
-    }
-
-    fn start(&self) -> u64 {
-        self.next - self.slots.len() as u64
-    }
-
-    fn end(&self) -> Cursor {
-        Cursor { next: self.next, records: self.records, given_up: self.given_up.len() }
-    }
-
-    fn push(&mut self, entry: &Arc<Entry>, hash: [u8; 8]) {
-        let bytes = entry.bytes.len() + SLOT_BYTES;
-        let line = Arc::new(Line { entry: entry.clone(), hash, rendered: OnceLock::new() });
-        self.slots.push_back(Slot { line, bytes, waiting: self.viewers, before: self.records });
-        self.next += 1;
-        self.bytes += bytes;
-        self.records += u64::from(entry.records);
-    }
-
-    fn give_up(&mut self, span: Span) {
-        let is_full = self.given_up.len() >= SPANS_MAX;
-        match self.given_up.last_mut() {
-            Some(last) if is_full => last.join(span),
-            _ => self.given_up.push(span),
-        }
-    }
-
-    /// The newest entry stays, whatever its size: otherwise a large one would never be seen by anybody.
-    fn evict(&mut self, bytes_max: usize) {
-        while self.bytes > bytes_max && self.slots.len() > 1 {
-            let slot = self.slots.pop_front().expect("there are two at least");
-            self.bytes -= slot.bytes;
-            let entry = &slot.line.entry;
-            self.evicted = Some(entry.record_id(slot.line.hash, entry.records.saturating_sub(1)));
-        }
-    }
-
-    /// This viewer waits for none of the entries from its place on.
-    fn release(&mut self, cursor: &Cursor) {
-        let seen = cursor.next.saturating_sub(self.start()) as usize;
-        for slot in self.slots.iter_mut().skip(seen) {
-            slot.waiting -= 1;
-        }
-        self.drop_taken();
-    }
-
-    fn drop_taken(&mut self) {
-        while self.slots.front().is_some_and(|slot| slot.waiting == 0) {
-            let slot = self.slots.pop_front().expect("there is one");
-            self.bytes -= slot.bytes;
-        }
-    }
-
-    fn take(&mut self, cursor: &mut Cursor) -> Taken {
-        let start = self.start();
-        if cursor.next < start {
-            let records = self.slots.front().map_or(self.records, |slot| slot.before);
-            let lost = records - cursor.records;
-            *cursor = Cursor { next: start, records, ..*cursor };
-            let last = self.evicted.expect("what is gone without being taken was evicted");
-            return Taken::Lost { records: lost, last };
-        }
-        let Some(slot) = self.slots.get_mut((cursor.next - start) as usize) else { return Taken::Nothing };
-        slot.waiting -= 1;
-        let line = slot.line.clone();
-        let at = cursor.next;
-        cursor.next += 1;
-        cursor.records += u64::from(line.entry.records);
-        self.drop_taken();
-        Taken::Line { at, line }
     }
 }

@@ -9,6 +9,7 @@ mod json;
 mod lane;
 mod position;
 mod record;
+mod ring;
 mod store;
 mod tail;
 #[cfg(test)]
@@ -176,26 +177,27 @@ impl Streams {
     /// One write is in flight per stream; another one waits, even for a write whose caller has gone. Made again after
     /// an error, a timeout or a cancellation, with `is_resend`, it is the same write.
     pub async fn write(&self, writes: Vec<Write>) -> Result<Written, StoreError> {
-        let mut ends: BTreeMap<Stream, u64> = BTreeMap::new();
+        let mut lanes: BTreeMap<Stream, (Vec<u64>, u64)> = BTreeMap::new();
         for Write { entry, .. } in &writes {
-            let end = entry.first + u64::from(entry.records);
-            let known = ends.entry(entry.stream.clone()).or_insert(end);
-            *known = end.max(*known);
+            let (firsts, below) = lanes.entry(entry.stream.clone()).or_default();
+            firsts.push(entry.first);
+            *below = entry.first + u64::from(entry.records);
         }
-        let mut held = Vec::with_capacity(ends.len());
-        for lock in self.lanes.writes(ends.keys()) {
+        let mut held = Vec::with_capacity(lanes.len());
+        for lock in self.lanes.writes(lanes.keys()) {
             held.push(lock.lock_owned().await);
         }
         let written = self.store.write(writes, held).await;
-        for (stream, end) in &ends {
+        for (stream, (firsts, below)) in &lanes {
             // Also after an error, since a lane that nothing waits for is forgotten here.
-            self.lanes.stored(stream, if written.is_ok() { *end } else { 0 });
+            self.lanes.stored(stream, firsts, if written.is_ok() { *below } else { 0 });
         }
         written
     }
 
     /// What is not stored of this stream below number `up_to` never will be: rejected or expired. Viewers who wait for
-    /// it are told.
+    /// it are told. A later write of the stream says the same of what was left out before it; without either they are
+    /// told when their patience ends.
     pub fn skip(&self, stream: &Stream, up_to: u64) {
         self.lanes.given_up(stream, up_to);
     }
@@ -208,6 +210,12 @@ impl Streams {
         if entry.signal == Signal::Logs {
             self.lanes.publish(entry);
         }
+    }
+
+    /// Entries up to record number `until`, not including it, were left out by the publisher: every viewer is told of a
+    /// gap (`slow`) whose count nobody knows.
+    pub fn miss(&self, until: u64) {
+        self.lanes.miss(until);
     }
 
     /// Follows a stream: from a position on (of an earlier event, or the id of a record), or from now. The viewer has

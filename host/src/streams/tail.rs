@@ -5,9 +5,10 @@
 //! store does not get there in time the viewer is told of a gap and goes on live. It works only while it is polled:
 //! a slow reader holds back nobody, it loses what the ring cannot keep and is told so.
 
-use super::lane::{Cursor, Joined, Line, Span, Taken};
+use super::lane::Joined;
 use super::position::Position;
 use super::record::{Walk, single};
+use super::ring::{Cursor, Line, Span, Taken};
 use super::store::{Found, Scan};
 use super::{Streams, json};
 use crate::batch::{RecordId, Stream};
@@ -75,8 +76,8 @@ struct Joining {
     ring: Option<RecordId>,
     /// When the viewer stops waiting for the store; starts anew with every full page.
     deadline: Option<Instant>,
-    /// Something was not stored yet before the last scan began.
-    is_behind: bool,
+    /// What was not stored yet before the last scan began: the scan saw everything else.
+    pending: Vec<Span>,
     is_at_end: bool,
     /// The store is ahead of the publisher: it showed records that come through the ring.
     has_met_ring: bool,
@@ -96,7 +97,7 @@ impl Viewer {
                     from: position.start(hash, skew_ms),
                     ring: last,
                     deadline: None,
-                    is_behind: false,
+                    pending: Vec::new(),
                     is_at_end: false,
                     has_met_ring: false,
                     holes: VecDeque::new(),
@@ -157,7 +158,10 @@ impl Viewer {
                 Phase::Store(joining) => {
                     if let Some(hole) = joining.holes.pop_front_if(|hole| hole.is_before(&id)) {
                         self.tell_holes(&[hole]);
-                        return self.events.pop_front().or_else(|| self.next_line());
+                        match self.events.pop_front() {
+                            Some(gap) => return Some(gap),
+                            None => continue,
+                        }
                     }
                     self.position.is_new(&id)
                 }
@@ -192,7 +196,7 @@ impl Viewer {
         let now = Instant::now();
         let deadline = *joining.deadline.get_or_insert(now + self.streams.tuning.store_patience);
         // Before the scan: what is stored by now, the scan will see.
-        joining.is_behind = self.streams.lanes.is_behind(&self.stream, joining.below());
+        joining.pending = self.streams.lanes.pending(&self.stream, joining.below());
         let scan = Scan {
             stream: self.stream.clone(),
             hash: self.hash,
@@ -201,10 +205,12 @@ impl Viewer {
             records_max: self.streams.tuning.page_records,
             bytes_max: self.streams.tuning.page_bytes,
         };
-        match timeout_at(deadline, self.streams.store.scan(scan)).await {
+        // The last look gets a moment of its own, or a store that works would count as one that cannot be read.
+        let scan_deadline = deadline.max(now + self.streams.tuning.store_patience / 4);
+        match timeout_at(scan_deadline, self.streams.store.scan(scan)).await {
             Ok(Ok(found)) => self.show_page(found).await,
             Ok(Err(_)) if Instant::now() + STORE_PAUSE < deadline => sleep(STORE_PAUSE).await,
-            Ok(Err(_)) | Err(_) => self.give_up(),
+            Ok(Err(_)) | Err(_) => self.go_on_without_the_store(),
         }
     }
 
@@ -245,7 +251,7 @@ impl Viewer {
 
     async fn finish_or_wait(&mut self) {
         let Phase::Store(joining) = &mut self.phase else { return };
-        if !joining.is_behind {
+        if joining.pending.is_empty() {
             let holes = joining.take_holes();
             self.phase = Phase::Live;
             return self.tell_holes(&holes);
@@ -254,10 +260,14 @@ impl Viewer {
         tokio::select! {
             changed = self.changed.changed() => changed.expect("the ring lives while it has viewers"),
             _ = self.ended.changed() => {}
-            () = sleep_until(deadline) => return self.give_up(),
+            () = sleep_until(deadline) => return self.go_on_without_the_rest(),
         }
         if self.streams.lanes.is_lost(&self.stream, &self.cursor) {
             self.rejoin();
+        } else if self.streams.lanes.is_stuck(&self.stream, &joining.pending) {
+            // Something else changed.
+            joining.is_at_end = true;
+            return;
         }
         // Once more from the last line told: what was passed over may come from the store now.
         let Phase::Store(joining) = &mut self.phase else { return };
@@ -265,19 +275,24 @@ impl Viewer {
         joining.has_met_ring = false;
     }
 
-    /// The store does not get there in time: live goes on.
-    fn give_up(&mut self) {
+    /// The store was read to its end and does not get there in time: live goes on.
+    fn go_on_without_the_rest(&mut self) {
         let Phase::Store(joining) = &mut self.phase else { return };
-        let (mut holes, below, published) = (joining.take_holes(), joining.below(), joining.ring);
-        holes.extend(self.streams.lanes.holes(&self.stream, &mut self.cursor, below));
-        holes.extend(self.streams.lanes.pending(&self.stream, below));
+        let mut missing = joining.take_holes();
+        missing.append(&mut joining.pending);
+        // One that was given up while the store was read is in both.
+        missing.sort_by_key(|span| span.first);
+        missing.dedup_by_key(|span| span.first);
         self.phase = Phase::Live;
-        if holes.is_empty() {
-            // It could not be read, so nobody knows what was in it.
-            let to = published.unwrap_or(self.last);
-            return self.tell_gap(to, 0, "store");
-        }
-        self.tell_holes(&holes);
+        self.tell_holes(&missing);
+    }
+
+    /// The store cannot be read, so nobody knows what is in it: live goes on.
+    fn go_on_without_the_store(&mut self) {
+        let Phase::Store(joining) = &self.phase else { return };
+        let to = joining.ring.unwrap_or(self.last);
+        self.phase = Phase::Live;
+        self.tell_gap(to, 0, "store");
     }
 
     /// Tells of what is missing in these spans, as one gap.

@@ -20,6 +20,14 @@ pub enum Proof {
     Certificate([u8; 32]),
 }
 
+impl Proof {
+    /// The proof that showing this token is.
+    pub fn of_token(token: &str) -> Proof {
+        use sha2::Digest;
+        Proof::Token(sha2::Sha256::digest(token.as_bytes()).into())
+    }
+}
+
 /// Whom the credential stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {

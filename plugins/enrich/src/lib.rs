@@ -101,6 +101,9 @@ impl<'a> Edits<'a> {
     fn add(&mut self, action: &'a Action, resources: &[u32]) {
         let at = action.at;
         let rows = self.rows(at, resources);
+        if rows.is_empty() {
+            return;
+        }
         match &action.what {
             What::Set { key, value, only_missing: false } => self.set((at, key), value, rows),
             What::Set { key, value, only_missing: true } => {
@@ -133,7 +136,9 @@ impl<'a> Edits<'a> {
         if at == Level::Resource {
             return resources.to_vec();
         }
-        let of = self.resources_of.entry(at).or_insert_with(|| batch::parents(at, Level::Resource));
+        // A signal without this level has no parents to ask for: only metrics have metrics.
+        let parents = || if batch::rows(at) == 0 { Vec::new() } else { batch::parents(at, Level::Resource) };
+        let of = self.resources_of.entry(at).or_insert_with(parents);
         rows_where(of, |resource| resources.binary_search(resource).is_ok())
     }
 

@@ -1,14 +1,15 @@
 //! The checked walk: wire types, lengths, nesting and UTF-8 of a whole request, once, without allocation per record.
 //!
-//! It accepts what protobuf's readers accept (`prost` is the reference in the tests), with two exceptions: values are
-//! nested at most [`NESTING_MAX`] deep, and a metric holds one kind of data (protobuf lets the last kind win, so that
-//! two readers could see different points in one metric).
+//! It accepts what protobuf's readers accept (`prost` is the reference in the tests), with these exceptions. Values are
+//! nested at most [`NESTING_MAX`] deep. A field that OTLP has once comes once, and of a choice one: protobuf lets the last
+//! one win, or puts messages together, which no encoder of OTLP makes use of; but a reader that takes the first would see
+//! what no plugin redacted. And what costs us more memory than it costs the sender is bounded: resources, strings to mend.
 //! A string that is not UTF-8 is no fault: its place is noted, and [`super::Request::check`] mends it.
 
 pub(super) mod schema;
 
 use super::request::Resource;
-use super::wire::varint;
+use super::wire::{fields, varint};
 use super::{Malformed, Signal};
 use schema::*;
 use std::ops::Range;
@@ -17,6 +18,10 @@ use std::ops::Range;
 const NESTING_MAX: u32 = 64;
 /// Groups within groups (a form of protobuf 2), in fields that OTLP does not know.
 const GROUPS_MAX: usize = 64;
+/// Each costs 24 bytes, and may be as short as two.
+const RESOURCES_MAX: usize = 1 << 20;
+/// Each costs some 200 bytes until it is mended; eight for each of 8,192 records.
+const BAD_TEXTS_MAX: usize = 1 << 16;
 
 /// What the walk found in a request that is well-formed.
 #[derive(Debug, Default)]
@@ -25,8 +30,6 @@ pub(super) struct Found {
     pub(super) records: u64,
     /// The contents of the strings that are not UTF-8, ascending.
     pub(super) bad_texts: Vec<Range<usize>>,
-    /// Whether a Resource or a scope stands in its envelope more than once.
-    pub(super) has_parts: bool,
 }
 
 /// Walks an Export*ServiceRequest.
@@ -34,7 +37,7 @@ pub(super) fn walk(signal: Signal, bytes: &[u8]) -> Result<Found, Malformed> {
     if u32::try_from(bytes.len()).is_err() {
         return Err(Malformed { offset: 0, expected: "less than 4 GiB" });
     }
-    let mut walk = Walk { found: Found::default(), data: 0, heads: [false; 2], fault: None };
+    let mut walk = Walk { found: Found::default(), fault: None };
     match walk.request(schema::request(signal), bytes) {
         Ok(()) => Ok(walk.found),
         Err(Stop) => Err(walk.fault.expect("whoever stops the walk says why")),
@@ -46,10 +49,6 @@ struct Stop;
 
 struct Walk {
     found: Found,
-    /// The kind of data that the metric at hand has, or 0.
-    data: Kind,
-    /// Whether the Resource* at hand has had its Resource, and the Scope* its scope.
-    heads: [bool; 2],
     fault: Option<Malformed>,
 }
 
@@ -59,9 +58,12 @@ impl Walk {
         let mut at = 0;
         while at < bytes.len() {
             let (start, before) = (at, self.found.records);
-            let (op, content) = self.key(kind, bytes, at)?;
+            let (op, content, _) = self.key(kind, bytes, at)?;
             at = self.field(op, bytes, content, 0)?;
             if op >= MESSAGE {
+                if self.found.resources.len() == RESOURCES_MAX {
+                    return self.stop(start, "at most 1048576 resources");
+                }
                 let records = (self.found.records - before) as u32;
                 self.found.resources.push(Resource { range: start..at, records, mended: 0 });
             }
@@ -69,17 +71,45 @@ impl Walk {
         Ok(())
     }
 
-    /// Checks the message whose content begins at `at` and ends with `bytes`.
-    fn message(&mut self, kind: Kind, bytes: &[u8], mut at: usize, nesting: u32) -> Result<(), Stop> {
+    /// Checks the message whose content begins at `start` and ends with `bytes`.
+    fn message(&mut self, kind: Kind, bytes: &[u8], start: usize, nesting: u32) -> Result<(), Stop> {
         let ops = &BY_KEY[kind as usize];
+        // A bit for each field that came, and for each that came again.
+        let (mut seen, mut again) = (0, 0);
+        let mut at = start;
         while at < bytes.len() {
-            let (mut op, mut content) = (ops[bytes[at] as usize], at + 1);
+            let key = bytes[at];
+            let (mut op, mut content, mut bit) = (ops[key as usize], at + 1, 1 << (key >> 3));
             if op == OTHER {
-                (op, content) = self.key(kind, bytes, at)?;
+                (op, content, bit) = self.key(kind, bytes, at)?;
             }
+            again |= seen & bit;
+            seen |= bit;
             at = self.field(op, bytes, content, nesting)?;
         }
+        let choices = seen & CHOICE[kind as usize];
+        if again & SINGLE[kind as usize] | choices & choices.wrapping_sub(1) != 0 {
+            return self.repeated(kind, bytes, start);
+        }
         Ok(())
+    }
+
+    /// Says which field came again.
+    #[cold]
+    #[inline(never)]
+    fn repeated(&mut self, kind: Kind, bytes: &[u8], start: usize) -> Result<(), Stop> {
+        let mut seen = 0;
+        for field in fields(bytes, start, bytes.len()).filter(|field| field.number < u32::BITS) {
+            let bit = 1 << field.number;
+            if seen & bit & SINGLE[kind as usize] != 0 {
+                return self.stop(field.start, "this field only once");
+            }
+            if bit & CHOICE[kind as usize] != 0 && seen & CHOICE[kind as usize] != 0 {
+                return self.stop(field.start, "only one of the fields that exclude each other");
+            }
+            seen |= bit;
+        }
+        self.stop(start, "no field twice")
     }
 
     /// Checks a field's value, and returns where it ends.
@@ -100,7 +130,7 @@ impl Walk {
                 match op {
                     TEXT => {
                         if !is_ascii(&bytes[content..end]) && !is_utf8(&bytes[content..end]) {
-                            self.found.bad_texts.push(content..end);
+                            self.mend(content..end)?;
                         }
                     }
                     BYTES => {}
@@ -125,20 +155,6 @@ impl Walk {
                 if nesting > NESTING_MAX {
                     return self.stop(at, "at most 64 levels of nested values");
                 }
-            }
-            RESOURCE_LOGS..=RESOURCE_METRICS => self.heads[0] = false,
-            SCOPE_LOGS..=SCOPE_METRICS => self.heads[1] = false,
-            RESOURCE | SCOPE => {
-                let head = &mut self.heads[usize::from(kind == SCOPE)];
-                self.found.has_parts |= *head;
-                *head = true;
-            }
-            METRIC => self.data = 0,
-            GAUGE..=SUMMARY => {
-                if self.data != 0 && self.data != kind {
-                    return self.stop(at, "one kind of data in a metric");
-                }
-                self.data = kind;
             }
             _ => {}
         }
@@ -167,19 +183,29 @@ impl Walk {
         Ok(())
     }
 
-    /// Reads any key: what to do with its field, and where the field's value begins.
+    #[cold]
     #[inline(never)]
-    fn key(&mut self, kind: Kind, bytes: &[u8], at: usize) -> Result<(Op, usize), Stop> {
+    fn mend(&mut self, text: Range<usize>) -> Result<(), Stop> {
+        if self.found.bad_texts.len() == BAD_TEXTS_MAX {
+            return self.stop(text.start, "at most 65536 strings that are not UTF-8");
+        }
+        self.found.bad_texts.push(text);
+        Ok(())
+    }
+
+    /// Reads any key: what to do with its field, where the field's value begins, and its bit if OTLP knows it.
+    #[inline(never)]
+    fn key(&mut self, kind: Kind, bytes: &[u8], at: usize) -> Result<(Op, usize, u32), Stop> {
         let (number, wire, content) = self.bare_key(bytes, at)?;
         match (look(kind, number, wire), wire) {
             (Err(expected), _) => self.stop(at, expected),
-            (Ok(OTHER), 0) => Ok((VARINT, content)),
-            (Ok(OTHER), 1) => Ok((FIXED64, content)),
-            (Ok(OTHER), 2) => Ok((BYTES, content)),
-            (Ok(OTHER), 3) => Ok((DONE, self.group(number, bytes, content)?)),
-            (Ok(OTHER), 5) => Ok((FIXED32, content)),
+            (Ok(OTHER), 0) => Ok((VARINT, content, 0)),
+            (Ok(OTHER), 1) => Ok((FIXED64, content, 0)),
+            (Ok(OTHER), 2) => Ok((BYTES, content, 0)),
+            (Ok(OTHER), 3) => Ok((DONE, self.group(number, bytes, content)?, 0)),
+            (Ok(OTHER), 5) => Ok((FIXED32, content, 0)),
             (Ok(OTHER), _) => self.stop(at, "a field, not the end of a group"),
-            (Ok(op), _) => Ok((op, content)),
+            (Ok(op), _) => Ok((op, content, 1 << number)),
         }
     }
 

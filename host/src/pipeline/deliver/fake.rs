@@ -1,5 +1,6 @@
 //! A server at the socket that answers as it is told, over gRPC or HTTP, and remembers what it was sent.
 
+use crate::net::tls::Acceptor;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
@@ -57,12 +58,16 @@ struct Shared {
 
 impl Fake {
     pub(super) async fn start(script: impl IntoIterator<Item = Answer>) -> Fake {
+        Fake::start_with(script, None).await
+    }
+
+    pub(super) async fn start_with(script: impl IntoIterator<Item = Answer>, tls: Option<Acceptor>) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shared =
             Arc::new(Shared { script: Mutex::new(script.into_iter().collect()), ..Shared::default() });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, shared.clone()));
+        tasks.spawn(accept(listener, tls, shared.clone()));
         Fake { address, shared, _tasks: tasks }
     }
 
@@ -71,21 +76,33 @@ impl Fake {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<Acceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         let (socket, _) = listener.accept().await.unwrap();
-        let shared = shared.clone();
+        let (tls, shared) = (tls.clone(), shared.clone());
         connections.spawn(async move {
-            let service = service_fn(|request| {
-                let shared = shared.clone();
-                async move { Ok::<_, Infallible>(answer(request, shared).await) }
-            });
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(socket), service)
-                .await;
+            match tls {
+                None => serve(TokioIo::new(socket), shared).await,
+                Some(tls) => {
+                    if let Ok((stream, _)) = tls.accept(socket).await {
+                        serve(TokioIo::new(stream), shared).await;
+                    }
+                }
+            }
         });
     }
+}
+
+async fn serve<C: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
+    connection: C,
+    shared: Arc<Shared>,
+) {
+    let service = service_fn(|request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(answer(request, shared).await) }
+    });
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await;
 }
 
 type Body = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;

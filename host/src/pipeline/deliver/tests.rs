@@ -4,7 +4,8 @@ use super::fake::{Answer, Fake, Seen};
 use super::*;
 use crate::batch::{ProjectId, Signal, Stream, TenantId};
 use crate::journal::{self, Frame, FramePart, Journal, LineTable, Outcome, SinkId, system_clock};
-use crate::net::tls::ClientSettings;
+use crate::net::authority::Authority;
+use crate::net::tls::{Acceptor, ClientSettings, ServerSettings};
 use crate::sinks;
 use crate::sinks::otlp::{self, Compression, Protocol};
 use crate::telemetry::Secret;
@@ -360,6 +361,132 @@ async fn what_is_discarded_is_counted_as_delivered() {
     world.commit("t", Signal::Logs, "x", 5).await;
     assert_eq!(world.settled().await.sinks["a"].delivered, 5);
     assert!(world.metrics.text().contains(r#"trommel_deliver_attempts_total{sink="sink0",result="ok"} 1"#));
+}
+
+/// Orders of failures by seed; a failure names it.
+#[tokio::test(start_paused = true)]
+async fn whatever_a_server_answers_every_record_is_accounted_for() {
+    for seed in 0..30u64 {
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut draw = |below: u64| {
+            // xorshift64
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let script: Vec<Answer> = (0..40)
+            .map(|_| match draw(8) {
+                0 => Answer::Silence,
+                1 => Answer::Grpc { code: 14, details: Some(retry_info(draw(50) as u8)) },
+                2 => Answer::Grpc { code: draw(18) as i32, details: None },
+                3 => Answer::GrpcMessage(vec![0x0a, 2, 0x08, draw(5) as u8]),
+                4 => Answer::Http { status: 500 + draw(5) as u16, header: None, body: Vec::new() },
+                _ => Answer::GrpcMessage(Vec::new()),
+            })
+            .collect();
+        let fake = Fake::start(script).await;
+        let mut world = World::new(&["a"]);
+        let settings = Settings {
+            records_max: 1 + draw(20),
+            window: Some(1 + draw(4) as usize),
+            retry_for: Duration::from_secs(1 + draw(120)),
+            ..Settings::default()
+        };
+        world.serve(0, grpc(&fake), settings);
+        for at in 0..60 {
+            let tenant = ["t", "u", "v"][draw(3) as usize];
+            world.commit(tenant, Signal::ALL[draw(3) as usize], &format!("<{at}>"), 1 + draw(5) as u32).await;
+            sleep(Duration::from_millis(draw(1_000))).await;
+        }
+        if draw(2) == 0 {
+            world.stop.cancel();
+            world.sinks.join_next().await.unwrap().unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_secs(36_000);
+        while !world.journal.cursor(SinkId(0)).is_done() {
+            assert!(Instant::now() < deadline, "seed {seed}");
+            sleep(Duration::from_secs(1)).await;
+        }
+        let table = world.journal.ledger.snapshot();
+        assert_eq!(table.unaccounted(), [], "seed {seed}");
+        let sinks = table.lines.iter().flat_map(|line| line.sinks.values());
+        assert!(sinks.clone().all(|sink| sink.in_flight == 0), "seed {seed}");
+        assert!(sinks.map(|sink| sink.delivered).sum::<u64>() > 0, "seed {seed}");
+        assert_eq!(world.journal.charged_bytes(SinkId(0)), 0, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_takes_logs_of_many_tenants_at_once_and_has_no_form_for_traces() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new(&["streams"]);
+    let settings = crate::streams::Settings {
+        store: crate::streams::StoreSettings::Embedded { folder: folder.path().join("streams") },
+        retention: Duration::from_secs(86_400),
+    };
+    let streams = crate::streams::Streams::open(settings.clone(), world.metrics.clone()).unwrap();
+    let sink = Arc::new(Sink::open(sinks::Settings::Streams(settings), Some(streams)).unwrap());
+    // Before anybody delivers, so that they stand together.
+    world.sinks.spawn(std::future::pending());
+    let body = "\n\u{b}\u{12}\u{9}\u{12}\u{7}*\u{5}\n\u{3}abc";
+    for tenant in ["t", "u", "t"] {
+        world.commit(tenant, Signal::Logs, body, 1).await;
+    }
+    world.commit("t", Signal::Traces, "\n\0", 5).await;
+    let cursor = world.journal.cursor(SinkId(0));
+    let (metrics, stop) = (world.metrics.clone(), world.stop.clone());
+    world.sinks.spawn(run("streams".into(), sink, cursor, Settings::default(), metrics, stop));
+    assert_eq!(world.settled().await.sinks["streams"].delivered, 2);
+    let table = world.journal.ledger.snapshot();
+    assert_eq!(table.line("u", Signal::Logs).sinks["streams"].delivered, 1);
+    world.wait(|_| world.journal.cursor(SinkId(0)).is_done()).await;
+    let table = world.journal.ledger.snapshot();
+    assert_eq!(table.line("t", Signal::Traces).sinks["streams"].unsupported, 5);
+    let text = world.metrics.text();
+    assert!(text.contains(r#"trommel_deliver_attempts_total{sink="streams",result="ok"} 2"#), "{text}");
+}
+
+fn over_tls(fake: &Fake, protocol: Protocol, tls: ClientSettings) -> sinks::Settings {
+    sinks::Settings::Otlp(otlp::Settings {
+        endpoint: format!("https://localhost:{}", fake.address.port()),
+        protocol,
+        headers: BTreeMap::new(),
+        compression: Compression::Gzip,
+        tls,
+    })
+}
+
+#[tokio::test]
+async fn a_server_is_spoken_to_over_tls_with_our_own_certificate() {
+    let authority = Authority::new();
+    authority.sign("server", "localhost");
+    authority.sign("us", "sidecar.example");
+    let server = ServerSettings { client_ca: Some(authority.path("ca.pem")), ..authority.server("server") };
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let fake = Fake::start_with([], Some(Acceptor::open(server.clone()).unwrap())).await;
+        let mut world = World::new(&["a"]);
+        world.serve(0, over_tls(&fake, protocol, authority.client_as("us")), Settings::default());
+        world.commit("t", Signal::Logs, "abc", 3).await;
+        assert_eq!(world.settled().await.sinks["a"].delivered, 3, "{protocol:?}");
+        assert_eq!(fake.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_we_do_not_trust_is_sent_nothing() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    authority.sign("server", "localhost");
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let fake = Fake::start_with([], Some(Acceptor::open(authority.server("server")).unwrap())).await;
+        let mut world = World::new(&["a"]);
+        let backoff = Backoff { first: Duration::from_millis(10), most: Duration::from_millis(20) };
+        let settings = Settings { retry_for: Duration::from_millis(100), backoff, ..Settings::default() };
+        world.serve(0, over_tls(&fake, protocol, other.client()), settings);
+        world.commit("t", Signal::Logs, "abc", 3).await;
+        assert_eq!(world.settled().await.sinks["a"].expired["age"], 3, "{protocol:?}");
+        assert!(fake.seen().is_empty());
+    }
 }
 
 /// An answer that names records, over entries of several tenants.

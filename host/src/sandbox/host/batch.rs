@@ -3,28 +3,19 @@
 use super::super::bindings::trommel::plugin::batch::{
     self as wit, BoolColumn, DoubleColumn, Hits, IntColumn, Packed, TextColumn,
 };
-use super::super::limits::{HIT_COST, TEXT_COST};
+use super::super::limits::{HIT_COST, Stop, TEXT_COST};
 use super::super::rights::Need;
-use super::{Failure, State, free, reads, reads_places, writes, writes_places};
-use crate::batch::{self, Call, Level, Places, Signal};
+use super::shapes::{hits, level, places, size_of, size_of_hits, size_of_replacements, size_of_texts};
+use super::{State, free, reads, reads_places, too_much, writes, writes_places};
+use crate::batch::{self, Call, Signal};
 use wasmtime::Result;
 
-/// Bytes that a list of strings takes on its way to the guest.
-fn size_of_texts(texts: &Vec<String>) -> usize {
-    texts.iter().map(|text| text.len() + TEXT_COST as usize).sum()
-}
-
-fn size_of_strings(texts: &[String]) -> usize {
-    texts.iter().map(|text| text.len() + TEXT_COST as usize).sum()
-}
-
-fn size_of_hits(hits: &Hits) -> usize {
-    hits.texts.len() * HIT_COST as usize
-}
-
-fn size_of<T>(values: &Vec<T>) -> usize {
-    size_of_val(values.as_slice())
-}
+/// Texts that `matches` hands over at once.
+const MATCHES_BYTES_MAX: u64 = 16 << 20;
+/// Masks that one call of `mask-keys` may put in, at most.
+const MASKS_BYTES_MAX: usize = 64 << 20;
+/// An attribute takes so many bytes at least: tags and lengths of the entry, of its key and of its value.
+const VALUE_BYTES_MIN: usize = 6;
 
 impl wit::Host for State {
     fn holds(&mut self) -> Result<wit::Signal> {
@@ -49,54 +40,97 @@ impl wit::Host for State {
     }
 
     fn parents(&mut self, child: wit::Level, parent: wit::Level) -> Result<Vec<u32>> {
-        self.read("parents", free, |call, _| Ok(call.parents(level(child), level(parent))?), size_of)
+        self.read(
+            "parents",
+            free,
+            |call, _| Ok(call.parents(level(child), level(parent))?),
+            |values| size_of(values),
+        )
     }
 
     fn severities(&mut self) -> Result<Vec<u8>> {
-        self.read("severities", reads(Need::Name("severity")), |call, _| Ok(call.severities()?), size_of)
+        self.read(
+            "severities",
+            reads(Need::Name("severity")),
+            |call, _| Ok(call.severities()?),
+            |values| size_of(values),
+        )
     }
 
     fn set_severity(&mut self, items: Vec<u32>, to: u8) -> Result<()> {
         let size = size_of(&items);
-        self.edit("set-severity", writes(Need::Name("severity")), size, |call, _| {
-            done(call.set_severity(&items, to))
-        })
+        self.edit("set-severity", writes(Need::Name("severity")), size, |call| call.set_severity(&items, to))
     }
 
     fn kinds(&mut self) -> Result<Vec<u8>> {
-        self.read("kinds", reads(Need::Name("kind")), |call, _| Ok(call.kinds()?), size_of)
+        self.read("kinds", reads(Need::Name("kind")), |call, _| Ok(call.kinds()?), |values| size_of(values))
     }
 
     fn statuses(&mut self) -> Result<Vec<u8>> {
-        self.read("statuses", reads(Need::Name("status")), |call, _| Ok(call.statuses()?), size_of)
+        self.read(
+            "statuses",
+            reads(Need::Name("status")),
+            |call, _| Ok(call.statuses()?),
+            |values| size_of(values),
+        )
     }
 
     fn times(&mut self) -> Result<Vec<u64>> {
-        self.read("times", reads(Need::Name("time")), |call, _| Ok(call.times()?), size_of)
+        self.read("times", reads(Need::Name("time")), |call, _| Ok(call.times()?), |values| size_of(values))
     }
 
     fn end_times(&mut self) -> Result<Vec<u64>> {
-        self.read("end-times", reads(Need::Name("time")), |call, _| Ok(call.end_times()?), size_of)
+        self.read(
+            "end-times",
+            reads(Need::Name("time")),
+            |call, _| Ok(call.end_times()?),
+            |values| size_of(values),
+        )
     }
 
     fn numbers(&mut self) -> Result<Vec<f64>> {
-        self.read("numbers", reads(Need::Name("number")), |call, _| Ok(call.numbers()?), size_of)
+        self.read(
+            "numbers",
+            reads(Need::Name("number")),
+            |call, _| Ok(call.numbers()?),
+            |values| size_of(values),
+        )
     }
 
     fn counts(&mut self) -> Result<Vec<f64>> {
-        self.read("counts", reads(Need::Name("number")), |call, _| Ok(call.counts()?), size_of)
+        self.read(
+            "counts",
+            reads(Need::Name("number")),
+            |call, _| Ok(call.counts()?),
+            |values| size_of(values),
+        )
     }
 
     fn temporalities(&mut self) -> Result<Vec<u8>> {
-        self.read("temporalities", reads(Need::Name("kind")), |call, _| Ok(call.temporalities()?), size_of)
+        self.read(
+            "temporalities",
+            reads(Need::Name("kind")),
+            |call, _| Ok(call.temporalities()?),
+            |values| size_of(values),
+        )
     }
 
     fn trace_ids(&mut self) -> Result<Vec<u8>> {
-        self.read("trace-ids", reads(Need::Name("trace-id")), |call, _| Ok(call.trace_ids()?), size_of)
+        self.read(
+            "trace-ids",
+            reads(Need::Name("trace-id")),
+            |call, _| Ok(call.trace_ids()?),
+            |values| size_of(values),
+        )
     }
 
     fn span_ids(&mut self) -> Result<Vec<u8>> {
-        self.read("span-ids", reads(Need::Name("span-id")), |call, _| Ok(call.span_ids()?), size_of)
+        self.read(
+            "span-ids",
+            reads(Need::Name("span-id")),
+            |call, _| Ok(call.span_ids()?),
+            |values| size_of(values),
+        )
     }
 
     fn parent_span_ids(&mut self) -> Result<Vec<u8>> {
@@ -104,7 +138,7 @@ impl wit::Host for State {
             "parent-span-ids",
             reads(Need::Name("span-id")),
             |call, _| Ok(call.parent_span_ids()?),
-            size_of,
+            |values| size_of(values),
         )
     }
 
@@ -113,23 +147,28 @@ impl wit::Host for State {
             "trace-fractions",
             reads(Need::Name("trace-id")),
             |call, _| Ok(call.trace_fractions()?),
-            size_of,
+            |values| size_of(values),
         )
     }
 
     fn randomness(&mut self) -> Result<Vec<u64>> {
-        self.read("randomness", reads(Need::Name("trace-id")), |call, _| Ok(call.randomness()?), size_of)
+        self.read(
+            "randomness",
+            reads(Need::Name("trace-id")),
+            |call, _| Ok(call.randomness()?),
+            |values| size_of(values),
+        )
     }
 
     fn trace_states(&mut self) -> Result<Vec<String>> {
         let need = reads(Need::Name("trace-state"));
-        self.read("trace-states", need, |call, _| Ok(call.trace_states()?), size_of_texts)
+        self.read("trace-states", need, |call, _| Ok(call.trace_states()?), |texts| size_of_texts(texts))
     }
 
     fn set_trace_states(&mut self, items: Vec<u32>, to: Vec<String>) -> Result<()> {
-        let size = size_of(&items) + size_of_strings(&to);
+        let size = size_of(&items) + size_of_texts(&to);
         let need = writes(Need::Name("trace-state"));
-        self.edit("set-trace-states", need, size, |call, _| done(call.set_trace_states(&items, &to)))
+        self.edit("set-trace-states", need, size, |call| call.set_trace_states(&items, &to))
     }
 
     fn texts(&mut self, of: wit::Places) -> Result<Vec<String>> {
@@ -138,7 +177,7 @@ impl wit::Host for State {
             let texts = call.texts(of)?;
             Ok((0..texts.len()).map(|at| texts.at(at).to_owned()).collect())
         };
-        self.read("texts", reads_places(of), all, size_of_texts)
+        self.read("texts", reads_places(of), all, |texts: &Vec<String>| size_of_texts(texts))
     }
 
     fn packed_texts(&mut self, of: wit::Places) -> Result<Packed> {
@@ -151,7 +190,7 @@ impl wit::Host for State {
 
     fn text_rows(&mut self, of: wit::Places) -> Result<Vec<u32>> {
         let of = places(of);
-        self.read("text-rows", reads_places(of), |call, _| Ok(call.text_rows(of)?), size_of)
+        self.read("text-rows", reads_places(of), |call, _| Ok(call.text_rows(of)?), |values| size_of(values))
     }
 
     fn search(&mut self, patterns: u32, of: wit::Places) -> Result<Hits> {
@@ -168,24 +207,29 @@ impl wit::Host for State {
 
     fn replace(&mut self, of: wit::Places, which: Hits, by: Vec<String>) -> Result<()> {
         let of = places(of);
-        let size = size_of_hits(&which) + size_of_strings(&by);
+        let size = size_of_hits(&which) + size_of_texts(&by);
         let which = hits(which);
-        self.edit("replace", writes_places(of), size, |call, _| done(call.replace(of, &which, &by)))
+        self.expect_output("replace", size_of_replacements(&which, &by))?;
+        self.edit("replace", writes_places(of), size, |call| call.replace(of, &which, &by))
     }
 
     fn search_and_replace(&mut self, patterns: u32, of: wit::Places, by: Vec<String>) -> Result<u32> {
         let of = places(of);
         let set = self.set(patterns);
-        let size = size_of_strings(&by);
+        let size = size_of_texts(&by);
+        let output_bytes_left = self.output_bytes_left().unwrap_or(0);
         let allow =
             move |shared: &super::Shared| reads_places(of)(shared).and_then(|()| writes_places(of)(shared));
-        self.edit("search-and-replace", allow, size, |call, meter| {
+        self.edit_with("search-and-replace", allow, size, |call, meter| {
             let found = {
                 let texts = call.texts(of)?;
                 set?.search_apart((0..texts.len()).map(|at| texts.bytes(at)), meter)?
             };
             if !found.texts.is_empty() {
                 meter.charge(found.texts.len() as u64 * HIT_COST)?;
+                if size_of_replacements(&found, &by) > output_bytes_left {
+                    return Err(too_much("search-and-replace").into());
+                }
                 call.replace(of, &found, &by);
             }
             Ok(found.texts.len() as u32)
@@ -196,14 +240,29 @@ impl wit::Host for State {
         let of = places(of);
         self.charge(size_of_hits(&which) as u64)?;
         let which = hits(which);
-        self.read("matches", reads_places(of), |call, _| Ok(call.matches(of, &which)?), size_of_texts)
+        let bytes: u64 = which
+            .starts
+            .iter()
+            .zip(&which.ends)
+            .map(|(start, end)| u64::from(end.saturating_sub(*start)))
+            .sum();
+        if bytes > MATCHES_BYTES_MAX {
+            let text = format!("matches: the texts take more than {MATCHES_BYTES_MAX} bytes");
+            return Err(self.stopped(Stop::Output(text)));
+        }
+        self.read(
+            "matches",
+            reads_places(of),
+            |call, _| Ok(call.matches(of, &which)?),
+            |texts| size_of_texts(texts),
+        )
     }
 
     fn replace_each(&mut self, of: wit::Places, which: Hits, by: Vec<String>) -> Result<()> {
         let of = places(of);
-        let size = size_of_hits(&which) + size_of_strings(&by);
+        let size = size_of_hits(&which) + size_of_texts(&by);
         let which = hits(which);
-        self.edit("replace-each", writes_places(of), size, |call, _| done(call.replace_each(of, &which, &by)))
+        self.edit("replace-each", writes_places(of), size, |call| call.replace_each(of, &which, &by))
     }
 
     fn hash(&mut self, of: wit::Places, which: Hits, secret: String) -> Result<()> {
@@ -211,25 +270,24 @@ impl wit::Host for State {
         let size = size_of_hits(&which) * 8;
         let key = self.hash_key(&secret);
         let which = hits(which);
-        self.edit("hash", writes_places(of), size, |call, _| {
+        self.edit_with("hash", writes_places(of), size, |call, _| {
             let key = key?;
-            done(call.hash(of, &which, &mut |text| key.of(text.as_bytes())))
+            call.hash(of, &which, &mut |text| key.of(text.as_bytes()));
+            Ok(())
         })
     }
 
     fn replace_texts(&mut self, of: wit::Places, which: Vec<u32>, by: Vec<String>) -> Result<()> {
         let of = places(of);
-        let size = size_of(&which) + size_of_strings(&by);
-        self.edit("replace-texts", writes_places(of), size, |call, _| {
-            done(call.replace_texts(of, &which, &by))
-        })
+        let size = size_of(&which) + size_of_texts(&by);
+        self.edit("replace-texts", writes_places(of), size, |call| call.replace_texts(of, &which, &by))
     }
 
     fn remove_keys(&mut self, patterns: u32, of: wit::Places) -> Result<u32> {
         let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
-        self.edit("remove-keys", writes_places(of), 0, |call, meter| {
+        self.edit_with("remove-keys", writes_places(of), 0, |call, meter| {
             meter.charge(bytes)?;
             Ok(set?.with_keys(|matches| call.remove_keys(of, matches)))
         })
@@ -239,8 +297,14 @@ impl wit::Host for State {
         let bytes = self.piece_bytes as u64;
         let of = places(of);
         let set = self.set(patterns);
-        let size = size_of_strings(&by);
-        self.edit("mask-keys", writes_places(of), size, |call, meter| {
+        let size = size_of_texts(&by);
+        // How many values there will be is not known yet: what a value takes at least tells how many at most.
+        let values_max = self.piece_bytes / VALUE_BYTES_MIN + 1024;
+        let longest = by.iter().map(String::len).max().unwrap_or(0);
+        if longest.saturating_mul(values_max) > MASKS_BYTES_MAX {
+            return Err(self.stopped(too_much("mask-keys")));
+        }
+        self.edit_with("mask-keys", writes_places(of), size, |call, meter| {
             meter.charge(bytes)?;
             Ok(set?.with_keys(|matches| call.mask_keys(of, matches, &by)))
         })
@@ -251,7 +315,7 @@ impl wit::Host for State {
         let of = places(of);
         let set = self.set(patterns);
         let key = self.hash_key(&secret);
-        self.edit("hash-keys", writes_places(of), 0, |call, meter| {
+        self.edit_with("hash-keys", writes_places(of), 0, |call, meter| {
             let key = key?;
             meter.charge(bytes)?;
             Ok(set?.with_keys(|matches| call.hash_keys(of, matches, &mut |value| key.of(value))))
@@ -264,14 +328,19 @@ impl wit::Host for State {
             "attribute-keys",
             reads(Need::All(at)),
             |call, _| Ok(call.attribute_keys(at)?),
-            size_of_texts,
+            |texts| size_of_texts(texts),
         )
     }
 
     fn attribute_rows(&mut self, at: wit::Level, key: String) -> Result<Vec<u32>> {
         let at = level(at);
         let need = reads(Need::Key(at, &key));
-        self.read("attribute-rows", need, |call, _| Ok(call.attribute_rows(at, &key)?), size_of)
+        self.read(
+            "attribute-rows",
+            need,
+            |call, _| Ok(call.attribute_rows(at, &key)?),
+            |values| size_of(values),
+        )
     }
 
     fn text_attribute(&mut self, at: wit::Level, key: String) -> Result<TextColumn> {
@@ -316,18 +385,21 @@ impl wit::Host for State {
 
     fn set_text_attribute(&mut self, at: wit::Level, key: String, to: TextColumn) -> Result<()> {
         let at = level(at);
-        let size = size_of(&to.rows) * 2 + size_of_strings(&to.strings) + key.len();
+        let size = size_of(&to.rows) * 2 + size_of_texts(&to.strings) + key.len();
         let to = batch::TextColumn { rows: to.rows, index: to.index, strings: to.strings };
         let need = writes(Need::Key(at, &key));
-        self.edit("set-text-attribute", need, size, |call, _| done(call.set_text_attribute(at, &key, &to)))
+        let texts = to.index.iter().filter_map(|at| to.strings.get(*at as usize)).map(String::len);
+        self.expect_output("set-text-attribute", texts.sum::<usize>() + key.len() * to.rows.len())?;
+        self.edit("set-text-attribute", need, size, |call| call.set_text_attribute(at, &key, &to))
     }
 
     fn set_int_attribute(&mut self, at: wit::Level, key: String, to: IntColumn) -> Result<()> {
         let at = level(at);
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
-        self.edit("set-int-attribute", need, size, |call, _| {
-            done(call.set_int_attribute(at, &key, &batch::IntColumn { rows: to.rows, values: to.values }))
+        self.expect_output("set-int-attribute", size + key.len() * to.rows.len())?;
+        self.edit("set-int-attribute", need, size, |call| {
+            call.set_int_attribute(at, &key, &batch::IntColumn { rows: to.rows, values: to.values })
         })
     }
 
@@ -335,12 +407,9 @@ impl wit::Host for State {
         let at = level(at);
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
-        self.edit("set-double-attribute", need, size, |call, _| {
-            done(call.set_double_attribute(
-                at,
-                &key,
-                &batch::DoubleColumn { rows: to.rows, values: to.values },
-            ))
+        self.expect_output("set-double-attribute", size + key.len() * to.rows.len())?;
+        self.edit("set-double-attribute", need, size, |call| {
+            call.set_double_attribute(at, &key, &batch::DoubleColumn { rows: to.rows, values: to.values })
         })
     }
 
@@ -348,8 +417,9 @@ impl wit::Host for State {
         let at = level(at);
         let size = size_of(&to.rows) + size_of(&to.values) + key.len();
         let need = writes(Need::Key(at, &key));
-        self.edit("set-bool-attribute", need, size, |call, _| {
-            done(call.set_bool_attribute(at, &key, &batch::BoolColumn { rows: to.rows, values: to.values }))
+        self.expect_output("set-bool-attribute", size + key.len() * to.rows.len())?;
+        self.edit("set-bool-attribute", need, size, |call| {
+            call.set_bool_attribute(at, &key, &batch::BoolColumn { rows: to.rows, values: to.values })
         })
     }
 
@@ -358,7 +428,8 @@ impl wit::Host for State {
         let size = size_of(&rows) + key.len() + to.len();
         let (from, onto) = (reads(Need::Key(at, &key)), writes(Need::Key(at, &to)));
         let allow = |shared: &super::Shared| from(shared).and_then(|()| onto(shared));
-        self.edit("copy-attribute", allow, size, |call, _| done(call.copy_attribute(at, &key, &to, &rows)))
+        self.expect_output("copy-attribute", size + to.len() * rows.len())?;
+        self.edit("copy-attribute", allow, size, |call| call.copy_attribute(at, &key, &to, &rows))
     }
 
     fn hash_attribute(&mut self, at: wit::Level, key: String, secret: String) -> Result<()> {
@@ -366,82 +437,49 @@ impl wit::Host for State {
         let at = level(at);
         let hash = self.hash_key(&secret);
         let need = writes(Need::Key(at, &key));
-        self.edit("hash-attribute", need, key.len(), |call, meter| {
+        self.edit_with("hash-attribute", need, key.len(), |call, meter| {
             let hash = hash?;
             meter.charge(bytes)?;
-            done(call.hash_attribute(at, &key, &mut |text| hash.of(text.as_bytes())))
+            call.hash_attribute(at, &key, &mut |text| hash.of(text.as_bytes()));
+            Ok(())
         })
     }
 
     fn remove_attribute(&mut self, at: wit::Level, key: String) -> Result<()> {
         let at = level(at);
         let need = writes(Need::Key(at, &key));
-        self.edit("remove-attribute", need, key.len(), |call, _| done(call.remove_attribute(at, &key)))
+        self.edit("remove-attribute", need, key.len(), |call| call.remove_attribute(at, &key))
     }
 
     fn remove_attribute_from(&mut self, at: wit::Level, key: String, rows: Vec<u32>) -> Result<()> {
         let at = level(at);
         let size = size_of(&rows) + key.len();
         let need = writes(Need::Key(at, &key));
-        self.edit("remove-attribute-from", need, size, |call, _| {
-            done(call.remove_attribute_from(at, &key, &rows))
-        })
+        self.edit("remove-attribute-from", need, size, |call| call.remove_attribute_from(at, &key, &rows))
     }
 
     fn drop(&mut self, items: Vec<u32>) -> Result<()> {
         let size = size_of(&items);
-        self.edit("drop", writes(Need::Name("drop")), size, |call, _| done(call.drop(&items)))
+        self.edit("drop", writes(Need::Name("drop")), size, |call| call.drop(&items))
     }
 
     fn route(&mut self, name: String, items: Vec<u32>) -> Result<()> {
         let size = size_of(&items) + name.len();
-        self.edit("route", writes(Need::Name("route")), size, |call, _| done(call.route(&name, &items)))
+        self.edit("route", writes(Need::Name("route")), size, |call| call.route(&name, &items))
     }
 
     fn raw(&mut self) -> Result<Vec<u8>> {
-        self.read("raw", reads(Need::Name("raw")), |call, _| Ok(call.raw()?.to_vec()), size_of)
+        self.read(
+            "raw",
+            reads(Need::Name("raw")),
+            |call, _| Ok(call.raw()?.to_vec()),
+            |values| size_of(values),
+        )
     }
 
     fn splice(&mut self, offsets: Vec<u32>, lengths: Vec<u32>, by: Vec<Vec<u8>>) -> Result<()> {
         let size =
             size_of(&offsets) * 2 + by.iter().map(|piece| piece.len() + TEXT_COST as usize).sum::<usize>();
-        self.edit("splice", writes(Need::Name("raw")), size, |call, _| {
-            done(call.splice(&offsets, &lengths, &by))
-        })
+        self.edit("splice", writes(Need::Name("raw")), size, |call| call.splice(&offsets, &lengths, &by))
     }
-}
-
-/// Editors note their own faults, for `commit`.
-fn done((): ()) -> std::result::Result<(), Failure> {
-    Ok(())
-}
-
-fn level(at: wit::Level) -> Level {
-    match at {
-        wit::Level::Resource => Level::Resource,
-        wit::Level::Scope => Level::Scope,
-        wit::Level::Metric => Level::Metric,
-        wit::Level::Item => Level::Item,
-        wit::Level::Event => Level::Event,
-    }
-}
-
-fn places(of: wit::Places) -> Places {
-    const BITS: [(wit::Places, Places); 9] = [
-        (wit::Places::BODY, Places::BODY),
-        (wit::Places::NAME, Places::NAME),
-        (wit::Places::EVENT_NAME, Places::EVENT_NAME),
-        (wit::Places::DESCRIPTION, Places::DESCRIPTION),
-        (wit::Places::ITEM_ATTRIBUTES, Places::ITEM_ATTRIBUTES),
-        (wit::Places::EVENT_ATTRIBUTES, Places::EVENT_ATTRIBUTES),
-        (wit::Places::METRIC_ATTRIBUTES, Places::METRIC_ATTRIBUTES),
-        (wit::Places::SCOPE_ATTRIBUTES, Places::SCOPE_ATTRIBUTES),
-        (wit::Places::RESOURCE_ATTRIBUTES, Places::RESOURCE_ATTRIBUTES),
-    ];
-    let set = BITS.iter().filter(|(bit, _)| of.contains(*bit));
-    Places(set.fold(0, |bits, (_, place)| bits | place.0))
-}
-
-fn hits(which: Hits) -> batch::Hits {
-    batch::Hits { texts: which.texts, patterns: which.patterns, starts: which.starts, ends: which.ends }
 }

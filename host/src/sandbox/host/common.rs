@@ -88,7 +88,7 @@ impl host::Host for State {
         let Some(call) = &mut self.call else {
             return Ok(self.note("limit: works inside `process` only".into()));
         };
-        Ok(shared.buckets.take(&call.tenant(), &key, want, per_second, burst, now_ns))
+        Ok(shared.buckets.take(call.tenant(), &key, want, per_second, burst, now_ns))
     }
 
     fn count(&mut self, name: String, by: u32) -> wasmtime::Result<()> {

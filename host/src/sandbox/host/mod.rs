@@ -6,6 +6,7 @@
 
 mod batch;
 mod common;
+mod shapes;
 
 use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
@@ -127,8 +128,22 @@ impl State {
         }
     }
 
-    /// A host function that edits. `size` is what it was handed.
-    fn edit<T: Default>(
+    /// A host function that edits, and is never told at once what was wrong. `size` is what it was handed.
+    fn edit(
+        &mut self,
+        name: &'static str,
+        allow: impl FnOnce(&Shared) -> Result<(), Missing>,
+        size: usize,
+        work: impl FnOnce(&mut Call),
+    ) -> wasmtime::Result<()> {
+        self.edit_with(name, allow, size, |call, _| {
+            work(call);
+            Ok(())
+        })
+    }
+
+    /// The same with an answer.
+    fn edit_with<T: Default>(
         &mut self,
         name: &'static str,
         allow: impl FnOnce(&Shared) -> Result<(), Missing>,
@@ -137,13 +152,20 @@ impl State {
     ) -> wasmtime::Result<T> {
         self.charge(size as u64)?;
         let value = self.read(name, allow, work, |_| 0)?;
-        let bytes = self.call.as_ref().map_or(0, Call::edit_bytes);
-        if bytes > self.output_bytes_max {
-            let text =
-                format!("{name}: the edits of the call take more than {} bytes", self.output_bytes_max);
-            return Err(self.stopped(Stop::Output(text)));
-        }
+        self.expect_output(name, 0)?;
         Ok(value)
+    }
+
+    fn output_bytes_left(&self) -> Option<usize> {
+        self.output_bytes_max.checked_sub(self.call.as_ref().map_or(0, Call::edit_bytes))
+    }
+
+    /// Stops the call before edits are made that would take so many more bytes, if that is too much.
+    fn expect_output(&mut self, name: &'static str, bytes: usize) -> wasmtime::Result<()> {
+        match self.output_bytes_left() {
+            Some(left) if bytes <= left => Ok(()),
+            _ => Err(self.stopped(too_much(name))),
+        }
     }
 
     fn charge(&mut self, work: u64) -> wasmtime::Result<()> {
@@ -183,6 +205,10 @@ impl State {
     fn log(&self) -> &PluginLog {
         &self.shared.log
     }
+}
+
+fn too_much(name: &'static str) -> Stop {
+    Stop::Output(format!("{name}: the edits of the call take more bytes than a piece of this size is worth"))
 }
 
 /// Why a host function did nothing.

@@ -158,6 +158,7 @@ impl PatternSet {
         meter: &mut Meter,
     ) -> Result<(), Stop> {
         scratch.gather(texts);
+        meter.holds(scratch.buffer.len() as u64);
         let bytes = scratch.buffer.len() as u64 + TEXT_COST * scratch.ends.len() as u64;
         for number in 0..self.patterns.len() {
             meter.charge(bytes)?;

@@ -59,8 +59,18 @@ fn a_call_that_is_stopped_retires_its_instance() {
         "",
         PluginError::Output("handed more than 1048576 bytes to one host function".into()),
     );
-    let flood = "set-text-attribute: the edits of the call take more than 1048576 bytes";
-    check("output-flood", "", PluginError::Output(flood.into()));
+    let worth = "the edits of the call take more bytes than a piece of this size is worth";
+    for (mode, function) in [
+        ("output-flood", "set-text-attribute"),
+        ("long-key", "set-int-attribute"),
+        ("replace-bomb", "replace"),
+        ("redact-bomb", "search-and-replace"),
+        ("mask-bomb", "mask-keys"),
+    ] {
+        check(mode, r#", "pattern": "[a-z]""#, PluginError::Output(format!("{function}: {worth}")));
+    }
+    let texts = "matches: the texts take more than 16777216 bytes";
+    check("matches-bomb", "", PluginError::Output(texts.into()));
 }
 
 #[test]
@@ -230,6 +240,28 @@ fn tenants_never_share_an_instance_unless_the_operator_says_so() {
     };
     assert_eq!(calls(Instance::PerTenant, &["a", "a", "b", "a", "b"]), [1, 2, 1, 3, 2]);
     assert_eq!(calls(Instance::Shared, &["a", "a", "b", "a", "b"]), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn calls_at_the_same_time_have_instances_of_their_own() {
+    let config = r#"{"mode": "redact", "pattern": "[a-z]+@[a-z.]+"}"#;
+    let mut settings = settings(config);
+    settings.instance = Instance::Shared;
+    let plugin = sandbox().load_bytes(&settings, guest()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let plugin = &plugin;
+            scope.spawn(move || {
+                for call in 0..50 {
+                    let body = format!("{thread} {call} a@b.c");
+                    let called = plugin.process(piece(&[&body]), None, NOW);
+                    called.result.unwrap();
+                    assert_eq!(bodies(called.piece).1, [format!("{thread} {call} [redacted]")]);
+                }
+            });
+        }
+    });
+    assert!((1..=4).contains(&plugin.idle_instances()));
 }
 
 #[test]

@@ -4,9 +4,7 @@ use super::*;
 
 /// The error of loading these bytes with these settings.
 fn refusal(settings: &Settings, bytes: &[u8]) -> String {
-    let sandbox = sandbox();
-    let _ticker = Ticker::start(&sandbox);
-    match sandbox.load_bytes(settings, bytes).unwrap_err() {
+    match sandbox().load_bytes(settings, bytes).unwrap_err() {
         PluginError::Load(text) => text,
         other => other.to_string(),
     }
@@ -156,4 +154,21 @@ fn a_component_can_be_inspected_without_settings() {
     std::fs::write(&file, guest_with("x;body;drop;alerts;")).unwrap();
     let manifest = sandbox().inspect(&file).unwrap();
     assert_eq!((manifest.name.as_str(), manifest.needs.as_slice()), ("x", ["alerts".to_string()].as_slice()));
+}
+
+#[test]
+fn every_bundled_plugin_loads_by_its_name() {
+    for name in artifacts::BUNDLED {
+        let mut bundled = settings("{}");
+        bundled.name = name.to_string();
+        bundled.module = Module::Builtin(name.to_string());
+        bundled.grant = None;
+        match sandbox().load(&bundled) {
+            Ok(plugin) => assert_eq!(plugin.manifest().name, *name),
+            // Some have nothing to do without settings.
+            Err(error) => {
+                assert!(error.to_string().starts_with("its settings are refused: "), "{name}: {error}")
+            }
+        }
+    }
 }

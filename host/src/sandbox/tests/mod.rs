@@ -1,19 +1,26 @@
 //! What a hostile guest gets: `tests/guests/hostile` in each of its modes.
 
 mod calls;
+mod identity;
 mod load;
+mod signals;
 
 use super::*;
 use crate::batch::{Batch, Piece, ProjectId, Request, Signal, Stream, TenantId};
 use crate::telemetry::Metrics;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What the guest's manifest says unless a test patches it.
-const READS: &str =
-    "body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw";
-const WRITES: &str =
-    "body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw";
+const READS: &str = "body name event-name description severity kind status time number trace-id span-id trace-state raw \
+     item:* event:* metric:* scope:* resource:*";
+const WRITES: &str = "body name event-name description severity trace-state raw \
+     item:* event:* metric:* scope:* resource:* drop route";
 
 /// One engine for all tests, with a clock that ticks while any of them runs.
 fn sandbox() -> Arc<Sandbox> {
@@ -90,15 +97,34 @@ fn hostile(mode: &str) -> Plugin {
     sandbox.load_bytes(&settings(&format!(r#"{{"mode": "{mode}"}}"#)), guest()).unwrap()
 }
 
-/// One piece of log records with these bodies.
-fn piece_of(tenant: &str, bodies: &[String]) -> Piece {
-    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-    use opentelemetry_proto::tonic::resource::v1::Resource;
-    use prost::Message;
-    let text = |text: &str| AnyValue { value: Some(Value::StringValue(text.into())) };
-    let attribute =
-        |key: &str, value: &str| KeyValue { key: key.into(), value: Some(text(value)), ..Default::default() };
+/// A batch of one resource of `acme`'s or another tenant's.
+fn batch_of(tenant: &str, signal: Signal, request: Vec<u8>) -> Batch {
+    let request = Request::check(signal, request.into()).unwrap();
+    let stream = Stream { tenant: TenantId::new(tenant).unwrap(), project: ProjectId::default_project() };
+    request.batch(stream, &[0])
+}
+
+fn only_piece(batch: &Batch) -> Piece {
+    let mut pieces = batch.pieces(1024, 64 << 20);
+    assert_eq!(pieces.len(), 1);
+    pieces.remove(0)
+}
+
+fn text(text: &str) -> AnyValue {
+    AnyValue { value: Some(any_value::Value::StringValue(text.into())) }
+}
+
+fn attribute(key: &str, value: &str) -> KeyValue {
+    KeyValue { key: key.into(), value: Some(text(value)), ..Default::default() }
+}
+
+fn resource(attributes: &[(&str, &str)]) -> Option<Resource> {
+    let attributes = attributes.iter().map(|(key, value)| attribute(key, value)).collect();
+    Some(Resource { attributes, ..Default::default() })
+}
+
+/// Log records with these bodies, in a resource with these attributes.
+fn logs(attributes: &[(&str, &str)], bodies: &[String]) -> Vec<u8> {
     let record = |body: &String| LogRecord {
         body: Some(text(body)),
         severity_number: 9,
@@ -106,17 +132,13 @@ fn piece_of(tenant: &str, bodies: &[String]) -> Piece {
         ..Default::default()
     };
     let scope = ScopeLogs { log_records: bodies.iter().map(record).collect(), ..Default::default() };
-    let resource = Resource { attributes: vec![attribute("service.name", "shop")], ..Default::default() };
-    let logs = ResourceLogs { resource: Some(resource), scope_logs: vec![scope], ..Default::default() };
-    let request = opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest {
-        resource_logs: vec![logs],
-    };
-    let request = Request::check(Signal::Logs, request.encode_to_vec().into()).unwrap();
-    let stream = Stream { tenant: TenantId::new(tenant).unwrap(), project: ProjectId::default_project() };
-    let batch: Batch = request.batch(stream, &[0]);
-    let mut pieces = batch.pieces(1024, 64 << 20);
-    assert_eq!(pieces.len(), 1);
-    pieces.remove(0)
+    let logs = ResourceLogs { resource: resource(attributes), scope_logs: vec![scope], ..Default::default() };
+    ExportLogsServiceRequest { resource_logs: vec![logs] }.encode_to_vec()
+}
+
+/// One piece of log records with these bodies.
+fn piece_of(tenant: &str, bodies: &[String]) -> Piece {
+    only_piece(&batch_of(tenant, Signal::Logs, logs(&[("service.name", "shop")], bodies)))
 }
 
 fn piece(bodies: &[&str]) -> Piece {

@@ -2,7 +2,7 @@
 //!
 //! The bytes of the entries are sent as they are: requests of one signal concatenate into a valid larger one, so
 //! nothing is decoded. Answers are classified as the OTLP specification says (sections "OTLP/gRPC Response",
-//! "OTLP/HTTP Response"); see [`answer`]. The first delivery connects.
+//! "OTLP/HTTP Response"); see `answer`. The first delivery connects.
 
 mod answer;
 mod body;

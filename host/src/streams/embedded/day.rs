@@ -7,7 +7,7 @@ use crate::batch::{ProjectId, RecordId, Stream, TenantId};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -35,9 +35,16 @@ pub(super) struct Day {
     database: Database,
     records: Keyspace,
     streams: Keyspace,
-    /// What `streams` holds.
-    known: Mutex<BTreeSet<Stream>>,
+    index: Mutex<Index>,
     hash: Hash,
+}
+
+#[derive(Default)]
+struct Index {
+    /// What `streams` holds.
+    known: BTreeSet<Stream>,
+    /// Bytes of records written since a row was put into `streams`, if that is not in a table yet.
+    bytes_since: Option<usize>,
 }
 
 impl Day {
@@ -54,11 +61,15 @@ impl Day {
         for row in streams.iter() {
             known.extend(stream_of(&row.key()?));
         }
-        Ok(Day { database, records, streams, known: Mutex::new(known), hash })
+        Ok(Day { database, records, streams, index: Mutex::new(Index { known, bytes_since: None }), hash })
     }
 
     pub(super) fn known(&self) -> BTreeSet<Stream> {
-        self.known.lock().expect("nothing panics while the index is locked").clone()
+        self.index().known.clone()
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().expect("nothing panics while the index is locked")
     }
 
     /// Writes the entries and returns when they are on disk.
@@ -97,13 +108,26 @@ impl Day {
     }
 
     fn note_stream(&self, stream: &Stream, chunk: &mut Chunk<'_>) {
-        let mut known = self.known.lock().expect("nothing panics while the index is locked");
-        if known.contains(stream) {
-            return;
+        let mut index = self.index();
+        if !index.known.contains(stream) {
+            chunk.batch.insert(&self.streams, header(stream), Vec::new());
+            chunk.records += 1;
+            index.known.insert(stream.clone());
+            index.bytes_since.get_or_insert(0);
         }
-        chunk.batch.insert(&self.streams, header(stream), Vec::new());
-        chunk.records += 1;
-        known.insert(stream.clone());
+    }
+
+    /// Puts the index into a table when many records came after its last row. The journal is kept from the oldest row
+    /// on that is in no table; without this a rare new stream would keep all of it, and the next opening read it.
+    fn note_bytes(&self, bytes: usize) -> fjall::Result<()> {
+        let mut index = self.index();
+        let Some(bytes_since) = &mut index.bytes_since else { return Ok(()) };
+        *bytes_since += bytes;
+        if *bytes_since > MEMTABLE_BYTES as usize {
+            index.bytes_since = None;
+            self.streams.rotate_memtable()?;
+        }
+        Ok(())
     }
 
     /// Adds what it finds to `found`; true when it stopped at a bound, and `found.next` says where to go on.
@@ -176,9 +200,11 @@ impl Chunk<'_> {
 
     fn commit(&mut self, mode: PersistMode) -> fjall::Result<()> {
         let batch = std::mem::replace(&mut self.batch, self.day.database.batch());
-        (self.records, self.bytes) = (0, 0);
+        let bytes = std::mem::take(&mut self.bytes);
+        self.records = 0;
         self.day.wait_for_room()?;
-        batch.durability(Some(mode)).commit()
+        batch.durability(Some(mode)).commit()?;
+        self.day.note_bytes(bytes)
     }
 }
 

@@ -437,10 +437,11 @@ impl Days {
 
 /// Whether the folder is at fault, not the machine: it will not get better by itself.
 fn is_corrupt(error: &fjall::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    // A folder that was being made when the process ended exists already in part.
+    use std::io::ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
     match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-            matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
+            matches!(error.kind(), AlreadyExists | InvalidData | NotFound | UnexpectedEof)
         }
         fjall::Error::Locked | fjall::Error::Poisoned => false,
         _ => true,

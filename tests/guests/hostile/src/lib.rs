@@ -9,13 +9,13 @@ use exports::trommel::plugin::lifecycle::{Guest as Lifecycle, Manifest};
 use exports::trommel::plugin::processor::Guest as Processor;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
-use trommel::plugin::types::{Hits, Level, Places, Signal, TextColumn};
+use trommel::plugin::types::{self, Hits, Level, Places, Signal, TextColumn};
 use trommel::plugin::{alerts, batch, host, series, store};
 
 /// `name;reads;writes;needs;`, filled up with `.`: always 320 bytes.
 #[used]
 static MANIFEST: [u8; 320] = padded(
-    "MANIFEST hostile;body name severity time trace-id item:* event:* resource:* scope:* metric:* event-name description raw;body name event-name description severity item:* event:* resource:* scope:* metric:* drop route raw;;",
+    "MANIFEST hostile;body name event-name description severity kind status time number trace-id span-id trace-state raw item:* event:* metric:* scope:* resource:*;body name event-name description severity trace-state raw item:* event:* metric:* scope:* resource:* drop route;;",
 );
 
 const fn padded(text: &str) -> [u8; 320] {
@@ -187,6 +187,25 @@ impl Processor for Hostile {
                     );
                 }
             }
+            "long-key" => {
+                let rows: Vec<u32> = (0..batch::rows(Level::Item)).collect();
+                let values = vec![1; rows.len()];
+                batch::set_int_attribute(
+                    Level::Item,
+                    &"k".repeat(500_000),
+                    &types::IntColumn { rows, values },
+                );
+            }
+            "replace-bomb" => batch::replace(ALL, &many_hits(1), &["x".repeat(500_000)]),
+            "matches-bomb" => {
+                batch::matches(ALL, &many_hits(100_000));
+            }
+            "redact-bomb" => {
+                batch::search_and_replace(patterns, ALL, &["x".repeat(500_000)]);
+            }
+            "mask-bomb" => {
+                batch::mask_keys(patterns, ALL, &["x".repeat(500_000)]);
+            }
             "hostcall-flood" => host::log(host::LogLevel::Info, &"x".repeat(8 << 20)),
             "log-flood" => {
                 for at in 0..2_000 {
@@ -249,6 +268,7 @@ impl Processor for Hostile {
                 host::count("now", host::now() as u32);
                 assert!(host::random() != host::random());
             }
+            "everything" => everything()?,
             "remember" => host::count("calls", CALLS.load(Relaxed)),
             _ => {}
         }
@@ -256,9 +276,110 @@ impl Processor for Hostile {
     }
 }
 
+/// Calls every function, and holds each answer against the shape that the WIT gives for this signal.
+fn everything() -> Result<(), String> {
+    use trommel::plugin::types::{BoolColumn, DoubleColumn, IntColumn};
+    let signal = batch::holds();
+    let is = |of: Signal| signal == of;
+    let items = batch::rows(Level::Item) as usize;
+    let expect = |what: &str, found: usize, expected: usize| match found == expected {
+        true => Ok(()),
+        false => Err(format!("{what} has {found} entries, not {expected}")),
+    };
+    assert!(!batch::tenant().is_empty() && !batch::project().is_empty());
+    expect("parents", batch::parents(Level::Item, Level::Scope).len(), items)?;
+    expect("severities", batch::severities().len(), items)?;
+    expect("kinds", batch::kinds().len(), items)?;
+    expect("statuses", batch::statuses().len(), items)?;
+    expect("times", batch::times().len(), items)?;
+    expect("end-times", batch::end_times().len(), items)?;
+    expect("numbers", batch::numbers().len(), items)?;
+    expect("counts", batch::counts().len(), items)?;
+    expect("temporalities", batch::temporalities().len(), items)?;
+    expect("trace-ids", batch::trace_ids().len(), items * 16)?;
+    expect("span-ids", batch::span_ids().len(), items * 8)?;
+    expect("parent-span-ids", batch::parent_span_ids().len(), items * 8)?;
+    expect("trace-fractions", batch::trace_fractions().len(), items)?;
+    expect("randomness", batch::randomness().len(), items)?;
+    expect("trace-states", batch::trace_states().len(), items)?;
+    let texts = batch::texts(ALL).len();
+    expect("packed-texts", batch::packed_texts(ALL).ends.len(), texts)?;
+    for place in [
+        Places::BODY,
+        Places::NAME,
+        Places::DESCRIPTION,
+        Places::ITEM_ATTRIBUTES,
+        Places::EVENT_NAME,
+        Places::EVENT_ATTRIBUTES,
+    ] {
+        expect("text-rows", batch::text_rows(place).len(), batch::texts(place).len())?;
+    }
+    let patterns = PATTERNS.load(Relaxed);
+    let hits = batch::search(patterns, ALL);
+    expect("matches", batch::matches(ALL, &hits).len(), hits.texts.len())?;
+    batch::hash(ALL, &hits, "join");
+    batch::remove_keys(patterns, ALL);
+    for level in [Level::Resource, Level::Scope, Level::Metric, Level::Item, Level::Event] {
+        for key in batch::attribute_keys(level) {
+            let rows = batch::attribute_rows(level, &key);
+            let column = batch::text_attribute(level, &key);
+            if rows.is_empty() || column.rows.len() > rows.len() {
+                return Err(format!("{key} is in {} rows, as text in {}", rows.len(), column.rows.len()));
+            }
+            if level == Level::Resource {
+                batch::copy_attribute(level, &key, "copy", &rows);
+            }
+            batch::int_attribute(level, &key);
+            batch::double_attribute(level, &key);
+            batch::bool_attribute(level, &key);
+        }
+        let rows: Vec<u32> = (0..batch::rows(level)).collect();
+        let number = rows.len();
+        batch::set_text_attribute(
+            level,
+            "text",
+            &TextColumn { rows: rows.clone(), index: vec![0; number], strings: vec!["t".into()] },
+        );
+        batch::set_int_attribute(level, "int", &IntColumn { rows: rows.clone(), values: vec![1; number] });
+        batch::set_double_attribute(
+            level,
+            "double",
+            &DoubleColumn { rows: rows.clone(), values: vec![0.5; number] },
+        );
+        batch::set_bool_attribute(
+            level,
+            "bool",
+            &BoolColumn { rows: rows.clone(), values: vec![true; number] },
+        );
+        batch::hash_attribute(level, "e", "join");
+        batch::remove_attribute(level, "none");
+        batch::remove_attribute_from(level, "none", &rows);
+    }
+    if is(Signal::Logs) {
+        batch::set_severity(&[0], 17);
+    }
+    if is(Signal::Traces) {
+        batch::set_trace_states(&[0], &["a=b".into()]);
+    }
+    batch::route("somewhere", &[0]);
+    if batch::raw().is_empty() {
+        return Err("raw is empty".into());
+    }
+    Ok(())
+}
+
 fn sees_poison() -> bool {
     let poison = setting("text").unwrap_or("poison".into());
     batch::texts(Places::BODY).iter().any(|text| text.contains(&poison))
+}
+
+fn many_hits(end: u32) -> Hits {
+    Hits {
+        texts: vec![0; 10_000],
+        patterns: vec![0; 10_000],
+        starts: vec![0; 10_000],
+        ends: vec![end; 10_000],
+    }
 }
 
 fn edit_all() {

@@ -1,0 +1,44 @@
+//! What is wrong with a configuration: all of it at once.
+
+/// Where in the file, from 1. 0 where no place is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    pub line: u64,
+    pub column: u64,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub at: Position,
+    /// The path of the key: `sinks.jaeger.endpoint`.
+    pub key: String,
+    pub wrong: String,
+    pub right: String,
+}
+
+/// Everything that is wrong, in the order of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// The file's name, for the messages.
+    pub file: String,
+    pub faults: Vec<Fault>,
+}
+
+impl std::fmt::Display for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for fault in &self.faults {
+            let Position { line, column } = fault.at;
+            let key = if fault.key.is_empty() { String::new() } else { format!("{}: ", fault.key) };
+            writeln!(
+                f,
+                "{}:{line}:{column}: {key}{}; right would be: {}",
+                self.file, fault.wrong, fault.right
+            )?;
+        }
+        let count = self.faults.len();
+        write!(f, "{count} {} in {}", if count == 1 { "fault" } else { "faults" }, self.file)
+    }
+}
+
+impl std::error::Error for Faults {}

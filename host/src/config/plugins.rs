@@ -1,0 +1,129 @@
+//! `plugins:` what each is, what it may, and what becomes of records it fails on.
+
+use super::identity::tenant_id;
+use super::node::{Node, Value};
+use super::read::{Table, choice, duration, flag, secret, size, text};
+use crate::sandbox::{Grant, Instance, Limits, Module, OnFailure, Settings};
+use std::collections::BTreeMap;
+
+const KEYS: [&str; 9] =
+    ["module", "guard", "on_failure", "tenant", "instance", "limits", "grant", "secrets", "config"];
+
+pub(super) fn read(table: Table<'_>) -> Vec<Settings> {
+    let entries = table.all();
+    let read_one = |(name, _, node): &(String, super::fault::Position, Node)| {
+        read_plugin(name, table.reader.table(&table.path(name), node))
+    };
+    entries.iter().filter_map(read_one).collect()
+}
+
+fn read_plugin(name: &str, table: Table<'_>) -> Option<Settings> {
+    let module = table.required("module", "builtin:NAME or the path of a .wasm component", text);
+    let module = module.map(|module| match module.strip_prefix("builtin:") {
+        Some(name) => Module::Builtin(name.into()),
+        None => Module::File(table.reader.folder.join(module)),
+    });
+    if let Some(Module::Builtin(bundled)) = &module
+        && !artifacts::BUNDLED.contains(&bundled.as_str())
+    {
+        table.fault(
+            "module",
+            format!("`{bundled}` does not come with the collector"),
+            artifacts::BUNDLED.join(", "),
+        );
+    }
+    let is_bundled = matches!(module, Some(Module::Builtin(_)));
+    let is_guard = table
+        .optional("guard", flag)
+        .unwrap_or(matches!(&module, Some(Module::Builtin(bundled)) if bundled == "redact"));
+    let on_failure = read_on_failure(&table, is_guard);
+    let grant = table.table("grant").map(|grant| {
+        let read = Grant {
+            reads: grant.values("reads", text).unwrap_or_default(),
+            writes: grant.values("writes", text).unwrap_or_default(),
+        };
+        grant.finish(&["reads", "writes"]);
+        read
+    });
+    if grant.is_none() && !is_bundled && module.is_some() {
+        table.fault("grant", "is missing", "what this plugin may read and write, in the words of its manifest: { reads: [severity], writes: [drop] }");
+    }
+    let settings = Settings {
+        name: name.into(),
+        module: module.unwrap_or(Module::Builtin(String::new())),
+        config: table.node("config").map_or_else(|| "{}".into(), |node| json(node).to_string()),
+        secrets: read_secrets(&table),
+        is_guard,
+        on_failure,
+        tenant: table.optional("tenant", tenant_id),
+        instance: read_instance(&table, is_bundled),
+        limits: read_limits(&table),
+        grant,
+    };
+    table.finish(&KEYS);
+    Some(settings)
+}
+
+fn read_on_failure(table: &Table<'_>, is_guard: bool) -> OnFailure {
+    let word = table.optional("on_failure", text);
+    match (word.as_deref(), is_guard) {
+        (None, true) | (Some("drop"), _) => OnFailure::Drop,
+        (Some("refuse"), _) => OnFailure::Refuse,
+        (None | Some("pass"), false) => OnFailure::Pass,
+        (Some("pass" | "quarantine"), true) => {
+            table.fault("on_failure", "would let records past a guard that failed on them", "drop or refuse");
+            OnFailure::Drop
+        }
+        (Some("quarantine"), false) => {
+            table.fault("on_failure", "`quarantine` comes with dead letters", "refuse, drop or pass");
+            OnFailure::Pass
+        }
+        (Some(other), _) => {
+            table.fault("on_failure", format!("`{other}` is not known"), "refuse, drop or pass");
+            OnFailure::Drop
+        }
+    }
+}
+
+fn read_instance(table: &Table<'_>, is_bundled: bool) -> Instance {
+    const WORDS: &[(&str, Instance)] = &[("shared", Instance::Shared), ("per_tenant", Instance::PerTenant)];
+    let usual = if is_bundled { Instance::Shared } else { Instance::PerTenant };
+    table.optional("instance", choice(WORDS)).unwrap_or(usual)
+}
+
+fn read_secrets(table: &Table<'_>) -> BTreeMap<String, crate::telemetry::Secret> {
+    let Some(secrets) = table.table("secrets") else { return BTreeMap::new() };
+    secrets
+        .all()
+        .iter()
+        .filter_map(|(name, _, _)| Some((name.clone(), secrets.optional(name, secret)?)))
+        .collect()
+}
+
+fn read_limits(table: &Table<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(section) = table.table("limits") else { return limits };
+    limits.time = section.optional("time", duration).unwrap_or(limits.time);
+    limits.memory = section.optional("memory", size).unwrap_or(limits.memory);
+    if limits.time.is_zero() {
+        section.fault("time", "would stop every call", "at least 1ms");
+    }
+    if section.node("cpu").is_some() {
+        section.fault("cpu", "a share of CPU per second comes with a later version", "leave it out");
+    }
+    section.finish(&["time", "memory", "cpu"]);
+    limits
+}
+
+/// The plugin's own settings, as JSON.
+fn json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Nothing => serde_json::Value::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Integer(value) => (*value).into(),
+        Value::Float(value) => (*value).into(),
+        Value::Text { filled, .. } => filled.clone().into(),
+        Value::List(items) => items.iter().map(json).collect(),
+        Value::Table(entries) => entries.iter().map(|(key, _, value)| (key.clone(), json(value))).collect(),
+    }
+}

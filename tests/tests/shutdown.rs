@@ -1,0 +1,168 @@
+//! Stopping as asked: no new requests, what was taken is delivered, exit 0.
+
+use crate::world::{PATIENCE, eventually, logs, with_token};
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The `trommel` binary that this test run built.
+pub fn binary() -> std::path::PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    let binary = path.join("trommel");
+    assert!(binary.exists(), "{} is missing: `cargo test --workspace` builds it", binary.display());
+    binary
+}
+
+/// A collector as a process of its own; killed when dropped.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Process {
+    pub fn terminate(&self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
+    /// The exit code, within the test's patience.
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(tokio::time::Instant::now() < until, "the process did not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Every plugin is loaded and every store is open.
+async fn is_ready(console: u16) -> bool {
+    let answer = crate::world::client().get(format!("http://127.0.0.1:{console}/readyz")).send().await;
+    answer.is_ok_and(|answer| answer.status() == 200)
+}
+
+fn configuration(folder: &std::path::Path, grpc: u16, console: u16) -> std::path::PathBuf {
+    let file = folder.join("trommel.yaml");
+    let yaml = crate::deliver::LOCAL
+        .replace(
+            "grpc: { listen: 127.0.0.1:0 }, http: { listen: 127.0.0.1:0 }",
+            &format!("grpc: {{ listen: 127.0.0.1:{grpc} }}"),
+        )
+        .replace("console: { listen: 127.0.0.1:0 }", &format!("console: {{ listen: 127.0.0.1:{console} }}"));
+    std::fs::write(&file, yaml).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_sigterm_it_delivers_what_it_took_and_exits_with_0() {
+    let folder = tempfile::tempdir().unwrap();
+    let (grpc, console) = (free_port(), free_port());
+    let file = configuration(folder.path(), grpc, console);
+    let start = || {
+        let mut command = Command::new(binary());
+        command.args(["run", "--config"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        Process(command.spawn().unwrap())
+    };
+    let mut process = start();
+    eventually("ready", || is_ready(console)).await;
+    let mut client = LogsServiceClient::connect(format!("http://127.0.0.1:{grpc}")).await.unwrap();
+    for number in 0..50 {
+        client
+            .export(with_token(logs(&[("project.id", "shop")], &[&format!("line {number}")]), None))
+            .await
+            .unwrap();
+    }
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+
+    let mut process = start();
+    eventually("ready", || is_ready(console)).await;
+    let url = format!("http://127.0.0.1:{console}/v1/tenants/local/projects/shop/logs?limit=1000");
+    let page: serde_json::Value = crate::world::client().get(url).send().await.unwrap().json().await.unwrap();
+    assert_eq!(page["records"].as_array().unwrap().len(), 50, "every acknowledged line is in the store");
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_ends_with_1_and_says_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let file = configuration(folder.path(), port, free_port());
+    let output = Command::new(binary()).args(["run", "--config"]).arg(&file).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&port.to_string()), "{said}");
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_2_and_says_everything_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.yaml");
+    std::fs::write(&file, "receivers: { otlp: { grpc: { lisen: 127.0.0.1:4317 } } }\nsinks: { a: { type: kafka } }\njournal: { kind: disk }\n").unwrap();
+    for arguments in [vec!["check"], vec!["run", "--config"]] {
+        let output = Command::new(binary()).args(&arguments).arg(&file).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        for word in ["wrong.yaml:1:", "`listen`", "kafka", "comes with the journal", "pipelines"] {
+            assert!(said.contains(word), "{word} is missing in:\n{said}");
+        }
+    }
+    assert_eq!(Command::new(binary()).arg("rum").output().unwrap().status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_prints_a_curl_line_that_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    command.args(["run", "--demo"]).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = Process(command.spawn().unwrap());
+    let out = BufReader::new(process.0.stdout.take().unwrap());
+    let line = tokio::task::spawn_blocking(move || {
+        out.lines().map_while(Result::ok).find(|line| line.trim_start().starts_with("curl"))
+    })
+    .await
+    .unwrap()
+    .expect("a curl line");
+    let words: Vec<&str> = line.split('\'').collect();
+    let header = words
+        .iter()
+        .find(|word| word.starts_with("authorization"))
+        .expect("a credential")
+        .split_once(": ")
+        .unwrap()
+        .1
+        .to_owned();
+    let url =
+        line.split_whitespace().find(|word| word.contains("http://")).unwrap().trim_matches('\'').to_owned();
+    let history = url.replace("/tail", "/logs");
+    let client = crate::world::client();
+    eventually("lines of the demonstration", || async {
+        let answer = client.get(&history).header("authorization", &header).send().await;
+        let Ok(answer) = answer else { return false };
+        let Ok(page) = answer.json::<serde_json::Value>().await else { return false };
+        page["records"]
+            .as_array()
+            .is_some_and(|records| records.len() > 3 && !page.to_string().contains("@example.com"))
+    })
+    .await;
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+}
