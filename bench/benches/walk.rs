@@ -33,7 +33,9 @@ fn walk(criterion: &mut Criterion) {
         bencher.iter_batched(stamped, |batch| batch.written(Vec::new(), &keys()), BatchSize::SmallInput);
     });
     group.bench_function("prost decode and encode", |bencher| {
-        bencher.iter(|| ExportLogsServiceRequest::decode(black_box(bytes.clone())).expect("valid").encode_to_vec());
+        bencher.iter(|| {
+            ExportLogsServiceRequest::decode(black_box(bytes.clone())).expect("valid").encode_to_vec()
+        });
     });
     group.finish();
 }

@@ -14,7 +14,8 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
 pub(crate) fn resident_mib(pid: u32) -> Result<(f64, f64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| -> Result<f64> {
-        let line = status.lines().find(|line| line.starts_with(name)).context("a field of /proc/PID/status")?;
+        let line =
+            status.lines().find(|line| line.starts_with(name)).context("a field of /proc/PID/status")?;
         Ok(line.split_whitespace().nth(1).context("a value")?.parse::<f64>()? / 1024.0)
     };
     Ok((field("VmRSS:")?, field("VmHWM:")?))

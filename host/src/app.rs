@@ -70,7 +70,11 @@ pub fn plugin_faults(config: &Config) -> Vec<String> {
 /// Waits for SIGTERM or SIGINT. False if the process cannot be told to stop.
 pub async fn stop_signal() -> bool {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return false };
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return false;
+    };
     tokio::select! {
         _ = terminate.recv() => true,
         _ = interrupt.recv() => true,
@@ -81,6 +85,8 @@ impl App {
     /// Takes the ports, opens the stores, loads the plugins, then serves. What cannot start is told, with its name.
     pub async fn start(config: Config) -> Result<App> {
         keep_memory_off_disk();
+        let journal::Settings::Memory { bytes_max } = config.journal;
+        tracing::warn!(bytes_max, "the journal is in memory: what was acknowledged dies with the process");
         make_private_folder(&config.data)?;
         // Ports first: the likeliest fault, and nothing has been opened yet.
         let listeners = Listeners::bind(&config.receivers).await?;
@@ -101,7 +107,8 @@ impl App {
             ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
         };
         let (clock, parts) = (journal::system_clock(), (tenants.clone(), journal.clone()));
-        let pipeline = Pipeline::open(settings, &plugins.slots(), names, parts.0, parts.1, clock, metrics.clone());
+        let pipeline =
+            Pipeline::open(settings, &plugins.slots(), names, parts.0, parts.1, clock, metrics.clone());
         let pipeline = pipeline.map_err(anyhow::Error::msg)?;
 
         let mut app = App {
@@ -138,10 +145,14 @@ impl App {
         self.demonstration.shutdown().await;
         self.pipeline.stop();
         self.stop_receiving.cancel();
-        let _ = tokio::time::timeout(ANSWER_MAX, async { while self.receiving.join_next().await.is_some() {} }).await;
+        let _ =
+            tokio::time::timeout(ANSWER_MAX, async { while self.receiving.join_next().await.is_some() {} })
+                .await;
         self.receiving.shutdown().await;
         self.stop_delivering.cancel();
-        let drained = tokio::time::timeout(DRAIN_MAX + Duration::from_secs(1), async { while self.delivering.join_next().await.is_some() {} });
+        let drained = tokio::time::timeout(DRAIN_MAX + Duration::from_secs(1), async {
+            while self.delivering.join_next().await.is_some() {}
+        });
         if drained.await.is_err() {
             tracing::warn!("the sinks were not drained in time; what is left is counted as expired");
         }
@@ -151,7 +162,8 @@ impl App {
             streams.end_tails();
         }
         self.stop_serving.cancel();
-        let served = tokio::time::timeout(ANSWER_MAX, async { while self.serving.join_next().await.is_some() {} });
+        let served =
+            tokio::time::timeout(ANSWER_MAX, async { while self.serving.join_next().await.is_some() {} });
         let _ = served.await;
         self.serving.shutdown().await;
         if let Some(streams) = &self.streams {
@@ -185,7 +197,8 @@ impl App {
     fn keep_time(&mut self, sandbox: Arc<Sandbox>, tenants: Arc<Tenants>) {
         let stop = self.stop_serving.clone();
         self.serving.spawn(every(PLUGIN_TICK, stop.clone(), move || sandbox.tick()));
-        self.serving.spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
+        self.serving
+            .spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
         if let Some(streams) = self.streams.clone() {
             self.serving.spawn(async move {
                 let mut ticks = tokio::time::interval(RETAIN_EVERY);
@@ -222,7 +235,10 @@ impl App {
     /// Every committed entry, in order, to the live tails.
     fn follow(&mut self, config: &Config) {
         let is_streams = |(_, sink): &(String, sinks::Settings)| matches!(sink, sinks::Settings::Streams(_));
-        let (Some(streams), Some(number)) = (self.streams.clone(), config.sinks.iter().position(is_streams)) else { return };
+        let (Some(streams), Some(number)) = (self.streams.clone(), config.sinks.iter().position(is_streams))
+        else {
+            return;
+        };
         let mut follower = self.journal.follow(Some(SinkId(number as u16)));
         let stop = self.stop_serving.clone();
         self.serving.spawn(async move {
@@ -242,12 +258,26 @@ impl App {
     fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
         for (number, (sink, (name, _))) in sinks.into_iter().zip(&config.sinks).enumerate() {
             let cursor = self.journal.cursor(SinkId(number as u16));
-            let settings = deliver::Settings { drain_for: DRAIN_MAX.min(config.delivery.drain_for), ..config.delivery };
-            self.delivering.spawn(deliver::run(name.clone(), sink, cursor, settings, metrics.clone(), self.stop_delivering.clone()));
+            let settings =
+                deliver::Settings { drain_for: DRAIN_MAX.min(config.delivery.drain_for), ..config.delivery };
+            self.delivering.spawn(deliver::run(
+                name.clone(),
+                sink,
+                cursor,
+                settings,
+                metrics.clone(),
+                self.stop_delivering.clone(),
+            ));
         }
     }
 
-    fn receive(&mut self, listeners: Listeners, settings: receivers::Settings, tenants: Arc<Tenants>, metrics: Metrics) {
+    fn receive(
+        &mut self,
+        listeners: Listeners,
+        settings: receivers::Settings,
+        tenants: Arc<Tenants>,
+        metrics: Metrics,
+    ) {
         let (ready, is_ready) = watch::channel(false);
         let pipeline = self.pipeline.clone();
         let streams = self.streams.clone();
@@ -261,7 +291,14 @@ impl App {
             let pipeline = pipeline.clone();
             async move { pipeline.submit(submission).await }
         };
-        let receiver = Receiver { settings, tenants, metrics, ready: is_ready, stop: self.stop_receiving.clone(), submit };
+        let receiver = Receiver {
+            settings,
+            tenants,
+            metrics,
+            ready: is_ready,
+            stop: self.stop_receiving.clone(),
+            submit,
+        };
         self.receiving.spawn(receivers::serve(listeners, Arc::new(receiver)));
     }
 
@@ -273,7 +310,8 @@ impl App {
         tenants: Arc<Tenants>,
         metrics: Metrics,
     ) {
-        let (journal, plugins, pipeline, streams) = (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
+        let (journal, plugins, pipeline, streams) =
+            (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
         let shown = Console {
             tenants,
             streams: streams.clone(),
@@ -289,8 +327,13 @@ impl App {
 
 /// What is not ready, in words.
 fn not_ready(pipeline: &Pipeline, streams: Option<&Streams>) -> Vec<String> {
-    let mut missing: Vec<String> = pipeline.not_loaded().iter().map(|name| format!("plugin `{name}` is not loaded")).collect();
-    missing.extend(streams.and_then(|streams| streams.is_ready().err()).map(|_| "the store of the streams is not open".to_owned()));
+    let mut missing: Vec<String> =
+        pipeline.not_loaded().iter().map(|name| format!("plugin `{name}` is not loaded")).collect();
+    missing.extend(
+        streams
+            .and_then(|streams| streams.is_ready().err())
+            .map(|_| "the store of the streams is not open".to_owned()),
+    );
     missing
 }
 
@@ -305,9 +348,13 @@ async fn every(period: Duration, stop: CancellationToken, mut work: impl FnMut()
     }
 }
 
-async fn bind_console(settings: &console::Settings) -> Result<(TcpListener, Option<crate::net::tls::Acceptor>)> {
+async fn bind_console(
+    settings: &console::Settings,
+) -> Result<(TcpListener, Option<crate::net::tls::Acceptor>)> {
     let tls = settings.tls.clone().map(crate::net::tls::Acceptor::open).transpose().context("console.tls")?;
-    let socket = TcpListener::bind(settings.listen).await.with_context(|| format!("console.listen: {}", settings.listen))?;
+    let socket = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("console.listen: {}", settings.listen))?;
     Ok((socket, tls))
 }
 
@@ -321,7 +368,9 @@ fn open_streams(config: &Config, metrics: &Metrics) -> Result<Option<Arc<Streams
 
 fn open_sinks(config: &Config, streams: Option<&Arc<Streams>>) -> Result<Vec<Arc<Sink>>> {
     let open = |(name, settings): &(String, sinks::Settings)| {
-        let sink = Sink::open(settings.clone(), streams.cloned()).map_err(anyhow::Error::msg).with_context(|| format!("sinks.{name}"))?;
+        let sink = Sink::open(settings.clone(), streams.cloned())
+            .map_err(anyhow::Error::msg)
+            .with_context(|| format!("sinks.{name}"))?;
         Ok(Arc::new(sink))
     };
     config.sinks.iter().map(open).collect()
@@ -330,7 +379,11 @@ fn open_sinks(config: &Config, streams: Option<&Arc<Streams>>) -> Result<Vec<Arc
 /// Tenants' data lies below it.
 fn make_private_folder(folder: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| format!("data: {}", folder.display()))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("data: {}", folder.display()))
 }
 
 /// A core file would hold what was not redacted yet.
@@ -362,7 +415,10 @@ impl Demo {
             .zip(&tokens)
             .map(|(tenant, token)| Credential {
                 proof: Proof::of_token(token.expose()),
-                who: Who::Tenant { tenant: TenantId::new(tenant.name).expect("the names are valid"), projects: Names::All },
+                who: Who::Tenant {
+                    tenant: TenantId::new(tenant.name).expect("the names are valid"),
+                    projects: Names::All,
+                },
                 rights,
             })
             .collect();
@@ -370,7 +426,8 @@ impl Demo {
     }
 
     pub fn summary(&self) -> String {
-        let tenants: Vec<String> = demo::TENANTS.iter().map(|t| format!("{} ({})", t.name, t.projects.join(", "))).collect();
+        let tenants: Vec<String> =
+            demo::TENANTS.iter().map(|t| format!("{} ({})", t.name, t.projects.join(", "))).collect();
         let signals: Vec<&str> = Signal::ALL.iter().map(|signal| signal.name()).collect();
         format!("{} of {}", signals.join(", "), tenants.join(", "))
     }
@@ -379,7 +436,9 @@ impl Demo {
     pub fn curl(&self, console: SocketAddr) -> String {
         let tenant = demo::TENANTS[0];
         let (name, project, token) = (tenant.name, tenant.projects[0], self.tokens[0].expose());
-        format!("curl -N -H 'authorization: Bearer {token}' http://{console}/v1/tenants/{name}/projects/{project}/tail")
+        format!(
+            "curl -N -H 'authorization: Bearer {token}' http://{console}/v1/tenants/{name}/projects/{project}/tail"
+        )
     }
 }
 

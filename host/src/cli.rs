@@ -126,7 +126,9 @@ fn print_where_to_look(app: &App, demo: Option<&app::Demo>) {
             println!("  {}\n", demo.curl(console));
         }
         None => {
-            println!("\nFollow the lines of a project (of tenant `local`, if the configuration names no tokens):\n");
+            println!(
+                "\nFollow the lines of a project (of tenant `local`, if the configuration names no tokens):\n"
+            );
             println!("  curl -N http://{console}/v1/tenants/local/projects/default/tail\n");
         }
     }

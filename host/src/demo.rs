@@ -5,15 +5,20 @@
 //! publish for tests.
 
 use crate::telemetry::Secret;
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, logs_service_client::LogsServiceClient,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
 };
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
+};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+    AggregationTemporality, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric,
+    number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, span};
@@ -40,7 +45,9 @@ const EVERY: Duration = Duration::from_millis(500);
 
 /// Sends until `stop`. `tokens` are those of [`TENANTS`], in order. A collector that is busy is asked again next time.
 pub async fn send(to: SocketAddr, tokens: [Secret; 3], stop: CancellationToken) -> anyhow::Result<()> {
-    let endpoint = Endpoint::from_shared(format!("http://{to}"))?.timeout(Duration::from_secs(5)).connect_timeout(Duration::from_secs(5));
+    let endpoint = Endpoint::from_shared(format!("http://{to}"))?
+        .timeout(Duration::from_secs(5))
+        .connect_timeout(Duration::from_secs(5));
     let channel = endpoint.connect_lazy();
     let mut ticks = tokio::time::interval(EVERY);
     for round in 0u64.. {
@@ -59,20 +66,33 @@ pub async fn send(to: SocketAddr, tokens: [Secret; 3], stop: CancellationToken) 
     Ok(())
 }
 
-async fn send_round(channel: &Channel, tenant: &Tenant, project: &str, token: &Secret, round: u64) -> Result<(), tonic::Status> {
+async fn send_round(
+    channel: &Channel,
+    tenant: &Tenant,
+    project: &str,
+    token: &Secret,
+    round: u64,
+) -> Result<(), tonic::Status> {
     let bearer = format!("Bearer {}", token.expose());
     let with_token = |mut request: tonic::Request<()>| {
         let value = bearer.parse().map_err(|_| tonic::Status::internal("the token is no header value"))?;
         request.metadata_mut().insert("authorization", value);
         Ok(request)
     };
-    let seed = round.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (tenant.name.len() as u64) << 40 ^ (project.len() as u64) << 32 ^ u64::from(project.as_bytes()[0]);
+    let seed = round.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        ^ (tenant.name.len() as u64) << 40
+        ^ (project.len() as u64) << 32
+        ^ u64::from(project.as_bytes()[0]);
     let trace = Trace::new(seed);
     let resource = resource(tenant, project);
     let logs = ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
             resource: Some(resource.clone()),
-            scope_logs: vec![ScopeLogs { scope: scope(), log_records: log_records(round, seed, &trace), ..Default::default() }],
+            scope_logs: vec![ScopeLogs {
+                scope: scope(),
+                log_records: log_records(round, seed, &trace),
+                ..Default::default()
+            }],
             ..Default::default()
         }],
     };
@@ -80,7 +100,11 @@ async fn send_round(channel: &Channel, tenant: &Tenant, project: &str, token: &S
     let spans = ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(resource.clone()),
-            scope_spans: vec![ScopeSpans { scope: scope(), spans: spans(seed, &trace), ..Default::default() }],
+            scope_spans: vec![ScopeSpans {
+                scope: scope(),
+                spans: spans(seed, &trace),
+                ..Default::default()
+            }],
             ..Default::default()
         }],
     };
@@ -88,7 +112,11 @@ async fn send_round(channel: &Channel, tenant: &Tenant, project: &str, token: &S
     let metrics = ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
             resource: Some(resource),
-            scope_metrics: vec![ScopeMetrics { scope: scope(), metrics: metrics(round, seed), ..Default::default() }],
+            scope_metrics: vec![ScopeMetrics {
+                scope: scope(),
+                metrics: metrics(round, seed),
+                ..Default::default()
+            }],
             ..Default::default()
         }],
     };
@@ -105,7 +133,8 @@ struct Trace {
 
 impl Trace {
     fn new(seed: u64) -> Trace {
-        let word = |salt: u64| (seed ^ salt).wrapping_mul(0xD6E8_FEB8_6659_FD93).rotate_left(23).to_be_bytes();
+        let word =
+            |salt: u64| (seed ^ salt).wrapping_mul(0xD6E8_FEB8_6659_FD93).rotate_left(23).to_be_bytes();
         Trace { id: [word(1), word(2)].concat(), root: word(3).to_vec(), child: word(4).to_vec() }
     }
 }
@@ -153,7 +182,10 @@ fn spans(seed: u64, trace: &Trace) -> Vec<Span> {
         kind: span::SpanKind::Server as i32,
         start_time_unix_nano: end - took_ns,
         end_time_unix_nano: end,
-        attributes: vec![attribute("http.request.method", text("POST")), attribute("url.path", text("/orders"))],
+        attributes: vec![
+            attribute("http.request.method", text("POST")),
+            attribute("url.path", text("/orders")),
+        ],
         ..Default::default()
     };
     let child = Span {
@@ -217,7 +249,11 @@ fn resource(tenant: &Tenant, project: &str) -> Resource {
 }
 
 fn scope() -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: "trommel-demo".into(), version: env!("CARGO_PKG_VERSION").into(), ..Default::default() })
+    Some(InstrumentationScope {
+        name: "trommel-demo".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        ..Default::default()
+    })
 }
 
 fn text(value: impl Into<String>) -> AnyValue {
@@ -229,5 +265,7 @@ fn attribute(key: &str, value: AnyValue) -> KeyValue {
 }
 
 fn now_ns() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64)
 }

@@ -2,7 +2,9 @@
 
 use crate::deliver::LOCAL;
 use crate::world::{World, logs, record, text};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, logs_service_client::LogsServiceClient,
+};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 use prost::Message;
 use std::collections::HashSet;
@@ -17,7 +19,8 @@ async fn serves(world: &World) {
 
 async fn post(world: &World, kind: &str, body: Vec<u8>) -> (u16, String) {
     let url = format!("http://{}/v1/logs", world.otlp_http());
-    let answer = world.http.post(url).header("content-type", kind.to_owned()).body(body).send().await.unwrap();
+    let answer =
+        world.http.post(url).header("content-type", kind.to_owned()).body(body).send().await.unwrap();
     (answer.status().as_u16(), String::from_utf8_lossy(&answer.bytes().await.unwrap()).into_owned())
 }
 
@@ -27,7 +30,8 @@ async fn a_wrong_content_type_and_a_wrong_path_say_what_is_right() {
     let (status, body) = post(&world, "text/plain", b"hello".to_vec()).await;
     assert_eq!(status, 415);
     assert!(body.contains("application/x-protobuf") && body.contains("application/json"), "{body}");
-    let answer = world.http.post(format!("http://{}/v1/log", world.otlp_http())).body("").send().await.unwrap();
+    let answer =
+        world.http.post(format!("http://{}/v1/log", world.otlp_http())).body("").send().await.unwrap();
     assert_eq!(answer.status(), 404);
     let answer = world.http.get(format!("http://{}/v1/logs", world.otlp_http())).send().await.unwrap();
     assert_eq!(answer.status(), 405);
@@ -62,7 +66,10 @@ async fn json_with_wrong_types_says_where() {
     let world = World::start(LOCAL).await;
     for (body, place) in [
         (r#"{"resourceLogs": 7}"#, "resourceLogs"),
-        (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityNumber":"INFO"}]}]}]}"#, "severityNumber"),
+        (
+            r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityNumber":"INFO"}]}]}]}"#,
+            "severityNumber",
+        ),
         (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"traceId":"xyz"}]}]}]}"#, "traceId"),
         (r#"{"resourceLogs":["#, ""),
         ("", ""),
@@ -84,9 +91,14 @@ async fn a_gigabyte_claimed_in_a_length_prefix_costs_nothing() {
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut answer = vec![0; 64];
     let read = tokio::time::timeout(crate::world::PATIENCE, socket.read(&mut answer)).await.unwrap().unwrap();
-    assert!(String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 413"), "{}", String::from_utf8_lossy(&answer[..read]));
+    assert!(
+        String::from_utf8_lossy(&answer[..read]).starts_with("HTTP/1.1 413"),
+        "{}",
+        String::from_utf8_lossy(&answer[..read])
+    );
     // A field inside that claims more than there is.
-    let (status, body) = post(&world, "application/x-protobuf", vec![0x0a, 0x80, 0x80, 0x80, 0x80, 0x04]).await;
+    let (status, body) =
+        post(&world, "application/x-protobuf", vec![0x0a, 0x80, 0x80, 0x80, 0x80, 0x04]).await;
     assert_eq!(status, 400, "{body}");
     serves(&world).await;
     world.end().await;
@@ -102,12 +114,16 @@ async fn deep_wide_and_huge_records_are_taken_or_told() {
     many.resource_logs[0].scope_logs[0].log_records[0].attributes =
         (0..40_000).map(|number| KeyValue { key: format!("k{number}"), ..wide.clone() }).collect();
     assert_eq!(send(many).await.unwrap().partial_success, None);
-    assert_eq!(world.history_of(None, "local", "wide", 1).await[0]["attributes"].as_object().unwrap().len(), 40_000);
+    assert_eq!(
+        world.history_of(None, "local", "wide", 1).await[0]["attributes"].as_object().unwrap().len(),
+        40_000
+    );
 
     let nested = |levels: usize| {
         let list = |inner| AnyValue { value: Some(Value::ArrayValue(ArrayValue { values: vec![inner] })) };
         let mut request = logs(&[("project.id", "deep")], &["deep"]);
-        request.resource_logs[0].scope_logs[0].log_records[0].body = Some((0..levels).fold(text("x"), |inner, _| list(inner)));
+        request.resource_logs[0].scope_logs[0].log_records[0].body =
+            Some((0..levels).fold(text("x"), |inner, _| list(inner)));
         request
     };
     assert_eq!(send(nested(30)).await.unwrap().partial_success, None);
@@ -136,7 +152,9 @@ async fn seven_hundred_thousand_minimal_records_each_have_an_id_of_their_own() {
     request.set_timeout(std::time::Duration::from_secs(55));
     assert_eq!(client.export(request).await.unwrap().into_inner().partial_success, None);
     crate::world::eventually("all are in the stream", || async {
-        world.metrics().await.lines().any(|line| line.contains("delivered") && line.contains("sink=\"streams\"") && line.ends_with(" 700000"))
+        world.metrics().await.lines().any(|line| {
+            line.contains("delivered") && line.contains("sink=\"streams\"") && line.ends_with(" 700000")
+        })
     })
     .await;
     let records = world.history_of(None, "local", "many", 700_000).await;
@@ -180,7 +198,11 @@ async fn a_bomb_costs_at_most_the_limit() {
     let bomb = bomb.finish().unwrap();
     assert!(bomb.len() < 2 << 20);
     let url = format!("http://{}/v1/logs", world.otlp_http());
-    let request = world.http.post(url).header("content-type", "application/x-protobuf").header("content-encoding", "gzip");
+    let request = world
+        .http
+        .post(url)
+        .header("content-type", "application/x-protobuf")
+        .header("content-encoding", "gzip");
     let answer = request.body(bomb).send().await.unwrap();
     assert_eq!(answer.status(), 413);
     serves(&world).await;

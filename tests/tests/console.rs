@@ -25,29 +25,66 @@ async fn history_comes_as_lines_too() {
     world.send(None, logs(&[], &["one", "two\nlines"])).await.unwrap();
     world.history_of(None, "local", "default", 2).await;
     let url = world.console("/v1/tenants/local/projects/default/logs");
-    let text = world.http.get(url).header("accept", "application/x-ndjson").send().await.unwrap().text().await.unwrap();
-    let bodies: Vec<Value> = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect();
+    let text = world
+        .http
+        .get(url)
+        .header("accept", "application/x-ndjson")
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let bodies: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect();
     assert_eq!(bodies, ["one", "two\nlines"]);
     world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ticket_lets_a_browser_follow_its_own_project_and_nothing_else() {
-    let yaml = gateway().replace("identity:\n", "identity:\n  tickets: { key: \"0123456789abcdef0123456789abcdef\" }\n");
+    let yaml = gateway()
+        .replace("identity:\n", "identity:\n  tickets: { key: \"0123456789abcdef0123456789abcdef\" }\n");
     let world = World::start(&yaml).await;
     let asked = json!({"tenant": "acme", "projects": ["shop"], "seconds": 60});
-    let answer = world.http.post(world.console("/v1/tickets")).bearer_auth("acme-token").json(&asked).send().await.unwrap();
+    let answer = world
+        .http
+        .post(world.console("/v1/tickets"))
+        .bearer_auth("acme-token")
+        .json(&asked)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(answer.status(), 200);
     let ticket = answer.json::<Value>().await.unwrap()["ticket"].as_str().unwrap().to_owned();
     world.send(Some("acme-token"), logs(&[("project.id", "shop")], &["x"])).await.unwrap();
     let get = |path: String| world.http.get(world.console(&path)).send();
-    assert_eq!(get(format!("/v1/tenants/acme/projects/shop/logs?ticket={ticket}")).await.unwrap().status(), 200);
-    assert_eq!(get(format!("/v1/tenants/acme/projects/other/logs?ticket={ticket}")).await.unwrap().status(), 404);
-    assert_eq!(get(format!("/v1/tenants/acme/projects/shop/logs?ticket={}x", ticket)).await.unwrap().status(), 401);
+    assert_eq!(
+        get(format!("/v1/tenants/acme/projects/shop/logs?ticket={ticket}")).await.unwrap().status(),
+        200
+    );
+    assert_eq!(
+        get(format!("/v1/tenants/acme/projects/other/logs?ticket={ticket}")).await.unwrap().status(),
+        404
+    );
+    assert_eq!(
+        get(format!("/v1/tenants/acme/projects/shop/logs?ticket={}x", ticket)).await.unwrap().status(),
+        401
+    );
     // A token is no ticket: it may not stand in a URL.
-    assert_eq!(get("/v1/tenants/acme/projects/shop/logs?ticket=acme-token".into()).await.unwrap().status(), 401);
+    assert_eq!(
+        get("/v1/tenants/acme/projects/shop/logs?ticket=acme-token".into()).await.unwrap().status(),
+        401
+    );
     let foreign = json!({"tenant": "globex", "projects": ["web"], "seconds": 60});
-    let answer = world.http.post(world.console("/v1/tickets")).bearer_auth("acme-token").json(&foreign).send().await.unwrap();
+    let answer = world
+        .http
+        .post(world.console("/v1/tickets"))
+        .bearer_auth("acme-token")
+        .json(&foreign)
+        .send()
+        .await
+        .unwrap();
     assert!([403, 404].contains(&answer.status().as_u16()), "{}", answer.status());
     world.end().await;
 }

@@ -15,12 +15,19 @@ sinks: { streams: { type: streams }, nowhere: { type: discard } }
 async fn a_line_is_redacted_kept_and_seen_live() {
     let world = World::start(LOCAL).await;
     let mut tail = world.tail(None, "local", "shop", None).await;
-    world.send(None, logs(&[("project.id", "shop")], &["mail ada@example.com", "card 4111 1111 1111 1111 ok"])).await.unwrap();
+    world
+        .send(None, logs(&[("project.id", "shop")], &["mail ada@example.com", "card 4111 1111 1111 1111 ok"]))
+        .await
+        .unwrap();
     let live = tail.bodies(2).await;
     assert!(!live[0].contains("ada@example.com") && live[0].starts_with("mail "), "{live:?}");
     assert!(!live[1].contains("4111 1111 1111 1111") && live[1].ends_with(" ok"), "{live:?}");
-    let kept: Vec<String> =
-        world.history_of(None, "local", "shop", 2).await.iter().map(|record| record["body"].as_str().unwrap().to_owned()).collect();
+    let kept: Vec<String> = world
+        .history_of(None, "local", "shop", 2)
+        .await
+        .iter()
+        .map(|record| record["body"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(kept, live);
     world.end().await;
 }
@@ -47,7 +54,8 @@ async fn a_viewer_sees_every_line_once_and_in_order_while_many_send() {
     for sender in 0..4 {
         let prefix = format!("{sender}/");
         let own: Vec<&String> = seen.iter().filter(|body| body.starts_with(&prefix)).collect();
-        let expected: Vec<String> = (0..25).flat_map(|round| (0..10).map(move |line| format!("{sender}/{round}/{line}"))).collect();
+        let expected: Vec<String> =
+            (0..25).flat_map(|round| (0..10).map(move |line| format!("{sender}/{round}/{line}"))).collect();
         assert_eq!(own, expected.iter().collect::<Vec<_>>());
     }
     let history = world.history_of(None, "local", "busy", 1000).await;
@@ -82,7 +90,8 @@ async fn what_no_pipeline_takes_is_counted_as_unrouted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_cannot_be_reached_holds_back_no_other() {
-    let yaml = LOCAL.replace("nowhere: { type: discard }", "nowhere: { type: otlp, endpoint: \"http://127.0.0.1:1\" }");
+    let yaml = LOCAL
+        .replace("nowhere: { type: discard }", "nowhere: { type: otlp, endpoint: \"http://127.0.0.1:1\" }");
     let world = World::start(&yaml).await;
     for round in 0..20 {
         world.send(None, logs(&[("project.id", "shop")], &[&format!("line {round}")])).await.unwrap();

@@ -12,7 +12,9 @@ fn examples() -> PathBuf {
 /// The example's configuration with ports of the test's own.
 fn with_own_ports(name: &str, replace: &[(&str, &str)]) -> String {
     let mut yaml = std::fs::read_to_string(examples().join(name).join("trommel.yaml")).unwrap();
-    for listener in ["127.0.0.1:4317 }", "127.0.0.1:4318 }", "127.0.0.1:4380", "127.0.0.1:4327", "127.0.0.1:4390"] {
+    for listener in
+        ["127.0.0.1:4317 }", "127.0.0.1:4318 }", "127.0.0.1:4380", "127.0.0.1:4327", "127.0.0.1:4390"]
+    {
         let own = if listener.ends_with('}') { "127.0.0.1:0 }" } else { "127.0.0.1:0" };
         yaml = yaml.replace(&format!("listen: {listener}"), &format!("listen: {own}"));
     }
@@ -52,7 +54,8 @@ async fn first_steps_takes_the_json_of_its_readme() {
     let readme = std::fs::read_to_string(examples().join("first-steps/README.md")).unwrap();
     let body = readme.split("-d '").nth(1).unwrap().split('\'').next().unwrap().to_owned();
     let url = format!("http://{}/v1/logs", world.otlp_http());
-    let answer = world.http.post(url).header("content-type", "application/json").body(body).send().await.unwrap();
+    let answer =
+        world.http.post(url).header("content-type", "application/json").body(body).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let records = world.history_of(None, "local", "default", 1).await;
     assert!(records[0]["body"].as_str().unwrap().starts_with("receipt sent to "));
@@ -66,7 +69,10 @@ async fn one_record_goes_through_a_sidecar_and_a_gateway() {
     let endpoint = format!("http://{}", gateway.grpc());
     let sidecar = World::start(&with_own_ports("sidecar", &[("http://127.0.0.1:4317", &endpoint)])).await;
     let mut tail = gateway.tail(Some("acme-token"), "acme", "shop", None).await;
-    let mut request = logs(&[("service.name", "shop"), ("project.id", "shop"), ("tenant.id", "globex")], &["paid by ada@example.com"]);
+    let mut request = logs(
+        &[("service.name", "shop"), ("project.id", "shop"), ("tenant.id", "globex")],
+        &["paid by ada@example.com"],
+    );
     request.resource_logs[0].scope_logs[0].log_records[0].attributes.push(attribute("order", "7"));
     sidecar.send(None, request).await.unwrap();
     let event = tail.next().await.unwrap();
@@ -84,8 +90,12 @@ async fn one_record_goes_through_a_sidecar_and_a_gateway() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_jaeger_example_starts_and_waits_for_its_jaeger() {
-    let world = World::start(&with_own_ports("jaeger", &[("http://127.0.0.1:14317", "http://127.0.0.1:1")])).await;
-    eventually("ready", || async { world.http.get(world.console("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200) }).await;
+    let world =
+        World::start(&with_own_ports("jaeger", &[("http://127.0.0.1:14317", "http://127.0.0.1:1")])).await;
+    eventually("ready", || async {
+        world.http.get(world.console("/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
     world.end().await;
 }
 

@@ -32,7 +32,10 @@ fn resource_of<'v>(record: &'v Value, key: &str) -> &'v Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_token_that_sends_anothers_tenant_id_arrives_as_its_own() {
     let world = World::start(&gateway()).await;
-    let answer = world.send(Some("acme-token"), logs(&[("tenant.id", "globex"), ("project.id", "shop")], &["mine"])).await.unwrap();
+    let answer = world
+        .send(Some("acme-token"), logs(&[("tenant.id", "globex"), ("project.id", "shop")], &["mine"]))
+        .await
+        .unwrap();
     assert_eq!(answer.partial_success, None);
     let records = world.history_of(Some("acme-token"), "acme", "shop", 1).await;
     assert_eq!(records[0]["body"], "mine");
@@ -59,7 +62,9 @@ async fn an_agent_speaks_for_others_and_each_part_goes_to_its_own_stream() {
     let partial = answer.partial_success.expect("three records have no tenant that the agent speaks for");
     assert_eq!(partial.rejected_log_records, 3);
     assert!(partial.error_message.contains("tenant"), "{}", partial.error_message);
-    let bodies = |records: Vec<Value>| records.iter().map(|r| r["body"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let bodies = |records: Vec<Value>| {
+        records.iter().map(|r| r["body"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(bodies(world.history_of(Some("acme-token"), "acme", "shop", 3).await), ["a1", "a2", "a3"]);
     assert_eq!(bodies(world.history_of(Some("globex-token"), "globex", "web", 1).await), ["g1"]);
     world.end().await;
@@ -82,7 +87,11 @@ async fn what_is_not_yours_and_what_is_not_there_look_the_same() {
     world.send(Some("acme-token"), logs(&[("project.id", "shop")], &["mine"])).await.unwrap();
     world.history_of(Some("acme-token"), "acme", "shop", 1).await;
     let mut answers = Vec::new();
-    for path in ["/v1/tenants/acme/projects/shop/logs", "/v1/tenants/nobody/projects/none/logs", "/v1/tenants/acme/projects/shop/tail"] {
+    for path in [
+        "/v1/tenants/acme/projects/shop/logs",
+        "/v1/tenants/nobody/projects/none/logs",
+        "/v1/tenants/acme/projects/shop/tail",
+    ] {
         let answer = world.http.get(world.console(path)).bearer_auth("globex-token").send().await.unwrap();
         answers.push((answer.status().as_u16(), answer.text().await.unwrap()));
     }

@@ -1,9 +1,15 @@
 //! Protocol in, protocol out: all three signals, both protocols, through the whole path.
 
 use crate::world::{World, logs, record, text, with_token};
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient};
-use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
+};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric, number_data_point,
+};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
@@ -40,13 +46,19 @@ pub fn points(count: usize) -> ExportMetricsServiceRequest {
     let data = Some(metric::Data::Gauge(Gauge { data_points: (0..count).map(point).collect() }));
     let metrics = vec![Metric { name: "queue.length".into(), data, ..Default::default() }];
     let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] }
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }],
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_signals_over_grpc_plain_gzip_and_zstd() {
     let world = World::start(ALL).await;
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", world.grpc())).unwrap().connect().await.unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", world.grpc()))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
     for compression in [None, Some(Gzip), Some(Zstd)] {
         let mut traces = TraceServiceClient::new(channel.clone());
         let mut metrics = MetricsServiceClient::new(channel.clone());
@@ -54,15 +66,25 @@ async fn all_signals_over_grpc_plain_gzip_and_zstd() {
             traces = traces.send_compressed(compression);
             metrics = metrics.send_compressed(compression);
         }
-        assert_eq!(traces.export(with_token(spans(5), None)).await.unwrap().into_inner().partial_success, None);
-        assert_eq!(metrics.export(with_token(points(7), None)).await.unwrap().into_inner().partial_success, None);
+        assert_eq!(
+            traces.export(with_token(spans(5), None)).await.unwrap().into_inner().partial_success,
+            None
+        );
+        assert_eq!(
+            metrics.export(with_token(points(7), None)).await.unwrap().into_inner().partial_success,
+            None
+        );
     }
     world.send(None, logs(&[], &["x"])).await.unwrap();
     world.history_of(None, "local", "default", 1).await;
     crate::world::eventually("15 spans and 21 points delivered", || async {
         let metrics = world.metrics().await;
         let delivered = |signal: &str| {
-            let is_line = |line: &&str| line.contains("delivered") && line.contains("sink=\"nowhere\"") && line.contains(&format!("signal=\"{signal}\""));
+            let is_line = |line: &&str| {
+                line.contains("delivered")
+                    && line.contains("sink=\"nowhere\"")
+                    && line.contains(&format!("signal=\"{signal}\""))
+            };
             metrics.lines().find(is_line).and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         };
         delivered("traces") == Some(15.0) && delivered("metrics") == Some(21.0)
@@ -75,12 +97,20 @@ async fn all_signals_over_grpc_plain_gzip_and_zstd() {
 async fn http_takes_protobuf_and_json_and_answers_in_kind() {
     let world = World::start(ALL).await;
     let url = format!("http://{}/v1/logs", world.otlp_http());
-    let post = |kind: &str, body: Vec<u8>| world.http.post(&url).header("content-type", kind.to_owned()).body(body).send();
+    let post = |kind: &str, body: Vec<u8>| {
+        world.http.post(&url).header("content-type", kind.to_owned()).body(body).send()
+    };
     let answer = post("application/x-protobuf", logs(&[], &["proto"]).encode_to_vec()).await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()), (200, "application/x-protobuf"));
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()),
+        (200, "application/x-protobuf")
+    );
     let json = serde_json::to_vec(&logs(&[], &["json"])).unwrap();
     let answer = post("application/json", json).await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()), (200, "application/json"));
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["content-type"].to_str().unwrap()),
+        (200, "application/json")
+    );
     let empty = post("application/x-protobuf", Vec::new()).await.unwrap();
     assert_eq!(empty.status(), 200, "an empty request is a success");
     let records = world.history_of(None, "local", "default", 2).await;
@@ -90,11 +120,17 @@ async fn http_takes_protobuf_and_json_and_answers_in_kind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nested_values_are_redacted_too() {
-    use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList, any_value::Value};
+    use opentelemetry_proto::tonic::common::v1::{
+        AnyValue, ArrayValue, KeyValue, KeyValueList, any_value::Value,
+    };
     let world = World::start(ALL).await;
     let mut request = logs(&[], &[]);
-    let list = AnyValue { value: Some(Value::ArrayValue(ArrayValue { values: vec![text("ada@example.com"), text("fine")] })) };
-    let map = KeyValueList { values: vec![KeyValue { key: "inner".into(), value: Some(list), ..Default::default() }] };
+    let list = AnyValue {
+        value: Some(Value::ArrayValue(ArrayValue { values: vec![text("ada@example.com"), text("fine")] })),
+    };
+    let map = KeyValueList {
+        values: vec![KeyValue { key: "inner".into(), value: Some(list), ..Default::default() }],
+    };
     let mut nested = record("x");
     nested.body = Some(AnyValue { value: Some(Value::KvlistValue(map)) });
     request.resource_logs[0].scope_logs[0].log_records.push(nested);

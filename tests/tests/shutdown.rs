@@ -60,7 +60,10 @@ async fn is_ready(console: u16) -> bool {
 fn configuration(folder: &std::path::Path, grpc: u16, console: u16) -> std::path::PathBuf {
     let file = folder.join("trommel.yaml");
     let yaml = crate::deliver::LOCAL
-        .replace("grpc: { listen: 127.0.0.1:0 }, http: { listen: 127.0.0.1:0 }", &format!("grpc: {{ listen: 127.0.0.1:{grpc} }}"))
+        .replace(
+            "grpc: { listen: 127.0.0.1:0 }, http: { listen: 127.0.0.1:0 }",
+            &format!("grpc: {{ listen: 127.0.0.1:{grpc} }}"),
+        )
         .replace("console: { listen: 127.0.0.1:0 }", &format!("console: {{ listen: 127.0.0.1:{console} }}"));
     std::fs::write(&file, yaml).unwrap();
     file
@@ -80,7 +83,10 @@ async fn on_sigterm_it_delivers_what_it_took_and_exits_with_0() {
     eventually("ready", || is_ready(console)).await;
     let mut client = LogsServiceClient::connect(format!("http://127.0.0.1:{grpc}")).await.unwrap();
     for number in 0..50 {
-        client.export(with_token(logs(&[("project.id", "shop")], &[&format!("line {number}")]), None)).await.unwrap();
+        client
+            .export(with_token(logs(&[("project.id", "shop")], &[&format!("line {number}")]), None))
+            .await
+            .unwrap();
     }
     process.terminate();
     assert_eq!(process.exit_code().await, Some(0));
@@ -129,20 +135,32 @@ async fn the_demo_prints_a_curl_line_that_works() {
     command.args(["run", "--demo"]).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut process = Process(command.spawn().unwrap());
     let out = BufReader::new(process.0.stdout.take().unwrap());
-    let line = tokio::task::spawn_blocking(move || out.lines().map_while(Result::ok).find(|line| line.trim_start().starts_with("curl")))
-        .await
-        .unwrap()
-        .expect("a curl line");
+    let line = tokio::task::spawn_blocking(move || {
+        out.lines().map_while(Result::ok).find(|line| line.trim_start().starts_with("curl"))
+    })
+    .await
+    .unwrap()
+    .expect("a curl line");
     let words: Vec<&str> = line.split('\'').collect();
-    let header = words.iter().find(|word| word.starts_with("authorization")).expect("a credential").split_once(": ").unwrap().1.to_owned();
-    let url = line.split_whitespace().find(|word| word.contains("http://")).unwrap().trim_matches('\'').to_owned();
+    let header = words
+        .iter()
+        .find(|word| word.starts_with("authorization"))
+        .expect("a credential")
+        .split_once(": ")
+        .unwrap()
+        .1
+        .to_owned();
+    let url =
+        line.split_whitespace().find(|word| word.contains("http://")).unwrap().trim_matches('\'').to_owned();
     let history = url.replace("/tail", "/logs");
     let client = crate::world::client();
     eventually("lines of the demonstration", || async {
         let answer = client.get(&history).header("authorization", &header).send().await;
         let Ok(answer) = answer else { return false };
         let Ok(page) = answer.json::<serde_json::Value>().await else { return false };
-        page["records"].as_array().is_some_and(|records| records.len() > 3 && !page.to_string().contains("@example.com"))
+        page["records"]
+            .as_array()
+            .is_some_and(|records| records.len() > 3 && !page.to_string().contains("@example.com"))
     })
     .await;
     process.terminate();

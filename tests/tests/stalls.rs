@@ -25,7 +25,8 @@ sinks: {{ streams: {{ type: streams }}, far: {{ type: otlp, protocol: http, comp
 /// A collector whose settings are changed where the file has no key for them.
 async fn start_config(yaml: &str, change: impl FnOnce(&mut Config)) -> World {
     let folder = tempfile::tempdir().unwrap();
-    let mut config = Config::parse(yaml, folder.path(), "test.yaml").unwrap_or_else(|faults| panic!("{faults}"));
+    let mut config =
+        Config::parse(yaml, folder.path(), "test.yaml").unwrap_or_else(|faults| panic!("{faults}"));
     change(&mut config);
     World::start_config(folder, config).await
 }
@@ -64,7 +65,8 @@ async fn attempts(world: &World, result: &str) -> f64 {
 /// Records in these lines of the ledger.
 async fn ledger(world: &World, name: &str, label: &str) -> f64 {
     let text = world.metrics().await;
-    let is_meant = |line: &&str| line.starts_with(&format!("trommel_ledger_{name}_records")) && line.contains(label);
+    let is_meant =
+        |line: &&str| line.starts_with(&format!("trommel_ledger_{name}_records")) && line.contains(label);
     text.lines().filter(is_meant).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
@@ -111,10 +113,17 @@ async fn a_full_sink_loses_its_own_oldest_records_and_nobody_waits() {
         let sent = world.send(None, logs(&[("project.id", "shop")], &[&format!("{number} {large}")]));
         timeout(Duration::from_secs(5), sent).await.expect("the sender is not blocked").unwrap();
         // The store takes each before the next, so that only the full sink is behind.
-        eventually("it is stored", || async { ledger(&world, "delivered", "sink=\"streams\"").await >= f64::from(number + 1) }).await;
+        eventually("it is stored", || async {
+            ledger(&world, "delivered", "sink=\"streams\"").await >= f64::from(number + 1)
+        })
+        .await;
     }
     assert_eq!(world.history_of(None, "local", "shop", 30).await.len(), 30);
-    assert!(ledger(&world, "expired", "sink=\"far\",reason=\"room\"").await >= 10.0, "{}", world.metrics().await);
+    assert!(
+        ledger(&world, "expired", "sink=\"far\",reason=\"room\"").await >= 10.0,
+        "{}",
+        world.metrics().await
+    );
     assert_eq!(ledger(&world, "expired", "sink=\"streams\"").await, 0.0);
     eventually("refused attempts", || async { attempts(&world, "retry").await >= 1.0 }).await;
     world.end().await;
@@ -126,7 +135,10 @@ async fn a_sink_that_was_not_there_at_the_start_gets_everything_when_it_comes() 
     let world = start_config(&with_sink(&format!("127.0.0.1:{port}")), hurry).await;
     send_lines(&world, "early", 3).await;
     eventually("a failed attempt", || async { attempts(&world, "retry").await >= 1.0 }).await;
-    let late = World::start(&LOCAL.replace("http: { listen: 127.0.0.1:0 }", &format!("http: {{ listen: 127.0.0.1:{port} }}"))).await;
+    let late = World::start(
+        &LOCAL.replace("http: { listen: 127.0.0.1:0 }", &format!("http: {{ listen: 127.0.0.1:{port} }}")),
+    )
+    .await;
     let records = late.history_of(None, "local", "shop", 3).await;
     // Several deliveries were on the way: in which order they get through nobody promises.
     let mut arrived = bodies(&records);
@@ -149,7 +161,8 @@ async fn a_viewer_who_joins_while_the_store_hangs_misses_no_line() {
     send_lines(&world, "while it hangs", 5).await;
     let mut tail = world.tail(None, "local", "shop", Some(&position)).await;
     send_lines(&world, "after joining", 5).await;
-    let expected: Vec<String> = [vec!["before 1".into()], lines("while it hangs", 5), lines("after joining", 5)].concat();
+    let expected: Vec<String> =
+        [vec!["before 1".into()], lines("while it hangs", 5), lines("after joining", 5)].concat();
     // What is stored is shown at once; the rest waits for the store, two seconds here.
     let mut seen = Vec::new();
     let hangs_until = Instant::now() + Duration::from_secs(2);
@@ -169,10 +182,39 @@ async fn a_viewer_who_joins_while_the_store_hangs_misses_no_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_whose_store_does_not_come_back_is_told_and_live_goes_on() {
+    let world = World::start(LOCAL).await;
+    let mut first = world.tail(None, "local", "shop", None).await;
+    send_lines(&world, "before", 1).await;
+    let position = first.next().await.unwrap().id;
+    world.history_of(None, "local", "shop", 1).await;
+
+    let held = world.app.streams.as_ref().unwrap().hold().await;
+    send_lines(&world, "not stored", 4).await;
+    let mut tail = world.tail(None, "local", "shop", Some(&position)).await;
+    let gap = tail.next().await.unwrap();
+    assert_eq!(
+        (gap.kind.as_str(), &gap.data["reason"], &gap.data["count"]),
+        ("gap", &"store".into(), &4.into())
+    );
+    send_lines(&world, "live", 2).await;
+    assert_eq!(tail.bodies(2).await, lines("live", 2));
+    drop(held);
+    // What the gap names can be read when the store is back.
+    let history = world.history_of(None, "local", "shop", 7).await;
+    assert_eq!(bodies(&history)[1..5], lines("not stored", 4));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_deadline() {
     const SENT: usize = 1000;
-    let world = start_config(LOCAL, |config| config.receivers.body_idle_deadline = Duration::from_secs(3)).await;
-    let head = format!("POST /v1/logs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n", 64 << 20);
+    let world =
+        start_config(LOCAL, |config| config.receivers.body_idle_deadline = Duration::from_secs(3)).await;
+    let head = format!(
+        "POST /v1/logs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+        64 << 20
+    );
     let begin = [head.as_bytes(), &[b'x'; SENT]].concat();
     let mut stalled = JoinSet::new();
     let to = world.otlp_http();
@@ -182,19 +224,29 @@ async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_
         socket.write_all(&begin).await.unwrap();
         stalled.spawn(async move {
             let mut answer = vec![0; 4096];
-            let read = timeout(PATIENCE, socket.read(&mut answer)).await.expect("it ends by deadline").unwrap_or_default();
+            let read = timeout(PATIENCE, socket.read(&mut answer))
+                .await
+                .expect("it ends by deadline")
+                .unwrap_or_default();
             String::from_utf8_lossy(&answer[..read]).into_owned()
         });
     }
-    eventually("all of them are open", || async { world.metric("trommel_receive_connections{listener=\"http\"}").await == 256.0 }).await;
-    eventually("what they sent has room", || async { world.metric("trommel_admit_room_used_bytes").await >= (256 * SENT) as f64 }).await;
+    eventually("all of them are open", || async {
+        world.metric("trommel_receive_connections{listener=\"http\"}").await == 256.0
+    })
+    .await;
+    eventually("what they sent has room", || async {
+        world.metric("trommel_admit_room_used_bytes").await >= (256 * SENT) as f64
+    })
+    .await;
     let used = world.metric("trommel_admit_room_used_bytes").await;
     assert!(used <= (256 * SENT * 4) as f64, "{used} bytes of room");
     // Others are served meanwhile, on both ports.
     send_lines(&world, "good", 3).await;
     let url = format!("http://{}/v1/logs", world.otlp_http());
     let post = world.http.post(url).header("content-type", "application/x-protobuf");
-    let answer = post.body(logs(&[("project.id", "shop")], &["good 3"]).encode_to_vec()).send().await.unwrap();
+    let answer =
+        post.body(logs(&[("project.id", "shop")], &["good 3"]).encode_to_vec()).send().await.unwrap();
     assert_eq!(answer.status(), 200);
 
     while let Some(answer) = stalled.join_next().await {
@@ -202,7 +254,10 @@ async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.to_ascii_lowercase().contains("retry-after:"), "{answer}");
     }
-    eventually("their room is given back", || async { world.metric("trommel_admit_room_used_bytes").await == 0.0 }).await;
+    eventually("their room is given back", || async {
+        world.metric("trommel_admit_room_used_bytes").await == 0.0
+    })
+    .await;
     let records = world.history_of(None, "local", "shop", 4).await;
     assert_eq!(bodies(&records), lines("good", 4));
     world.end().await;
@@ -219,7 +274,10 @@ async fn a_viewer_who_does_not_read_is_told_what_was_lost_and_slows_nobody() {
         let sent = world.send(None, logs(&[("project.id", "shop")], &[&format!("{number} {large}")]));
         timeout(Duration::from_secs(5), sent).await.expect("the sender is not blocked").unwrap();
     }
-    eventually("all are stored", || async { ledger(&world, "delivered", "sink=\"streams\"").await == LINES as f64 }).await;
+    eventually("all are stored", || async {
+        ledger(&world, "delivered", "sink=\"streams\"").await == LINES as f64
+    })
+    .await;
     let (mut seen, mut lost) = (0, 0);
     let mut gaps: Vec<Event> = Vec::new();
     while seen + lost < LINES {
@@ -257,10 +315,14 @@ async fn what_is_in_flight_when_it_stops_is_answered() {
     send_lines(&world, "line", 1).await;
     let mut tail: Tail = world.tail(None, "local", "shop", None).await;
     let body = logs(&[("project.id", "shop")], &["in flight"]).encode_to_vec();
-    let head = format!("POST /v1/logs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /v1/logs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     let mut socket = TcpStream::connect(http).await.unwrap();
     socket.write_all(&[head.as_bytes(), &body[..10]].concat()).await.unwrap();
-    eventually("half of it is read", || async { world.metric("trommel_admit_room_used_bytes").await > 0.0 }).await;
+    eventually("half of it is read", || async { world.metric("trommel_admit_room_used_bytes").await > 0.0 })
+        .await;
 
     let mut stopping = JoinSet::new();
     stopping.spawn(world.end());
@@ -271,7 +333,11 @@ async fn what_is_in_flight_when_it_stops_is_answered() {
     let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
     let is_taken = answer.starts_with("HTTP/1.1 200");
     // Or it may come again.
-    assert!(is_taken || (answer.starts_with("HTTP/1.1 503") && answer.to_ascii_lowercase().contains("retry-after:")), "{answer}");
+    assert!(
+        is_taken
+            || (answer.starts_with("HTTP/1.1 503") && answer.to_ascii_lowercase().contains("retry-after:")),
+        "{answer}"
+    );
     let mut last = None;
     while let Some(event) = tail.next().await {
         last = Some(event);

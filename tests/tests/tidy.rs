@@ -12,7 +12,11 @@ fn table() -> BTreeMap<String, Vec<String>> {
     let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
     let section = text.split("## Who may import whom").nth(1).expect("the section stands in ARCHITECTURE.md");
     let names = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
-    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
+    let rows = section
+        .lines()
+        .skip_while(|line| !line.starts_with("|---"))
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
     rows.map(|row| {
         let cells: Vec<&str> = row.split('|').collect();
         (names(cells[1])[0].clone(), names(cells[3]))
@@ -44,7 +48,8 @@ fn sources() -> Vec<(PathBuf, String)> {
 /// The modules that `crate::…` names on a line, in braces too.
 fn imported(line: &str) -> Vec<String> {
     let code = line.split("//").next().unwrap_or_default();
-    let word = |text: &str| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let word =
+        |text: &str| text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut modules = Vec::new();
     for rest in code.split("crate::").skip(1) {
         match rest.strip_prefix('{') {
@@ -76,7 +81,9 @@ fn modules_import_only_what_the_table_allows() {
     let table = table();
     let mut wrong = Vec::new();
     for (path, module) in sources().iter().filter(|(_, module)| module != "lib" && module != "main") {
-        let allowed = table.get(module).unwrap_or_else(|| panic!("{} belongs to no module of the table", path.display()));
+        let allowed = table
+            .get(module)
+            .unwrap_or_else(|| panic!("{} belongs to no module of the table", path.display()));
         let text = std::fs::read_to_string(path).unwrap();
         for (number, line) in text.lines().enumerate() {
             for target in imported(line) {
@@ -99,12 +106,8 @@ fn the_reader_of_imports_sees_braces_and_paths() {
 
 #[test]
 fn what_must_be_absent_is_absent() {
-    let rules: [(&str, &[&str]); 4] = [
-        ("wasmtime::", &["sandbox"]),
-        ("static mut ", &[]),
-        ("unbounded_channel", &[]),
-        ("todo!(", &[]),
-    ];
+    let rules: [(&str, &[&str]); 4] =
+        [("wasmtime::", &["sandbox"]), ("static mut ", &[]), ("unbounded_channel", &[]), ("todo!(", &[])];
     let mut wrong = Vec::new();
     for (path, module) in sources() {
         let text = std::fs::read_to_string(&path).unwrap();
@@ -129,6 +132,10 @@ fn the_architecture_fits_its_page() {
 fn every_file_of_the_host_opens_with_what_it_is() {
     for (path, _) in sources() {
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.starts_with("//!") || text.starts_with("//"), "{} does not say what it is", path.display());
+        assert!(
+            text.starts_with("//!") || text.starts_with("//"),
+            "{} does not say what it is",
+            path.display()
+        );
     }
 }

@@ -31,7 +31,8 @@ impl Authority {
     /// The certificate's DER.
     fn sign(&self, folder: &Path, name: &str, host: &str) -> Vec<u8> {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let certificate =
+            CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
         certificate.der().to_vec()
@@ -66,7 +67,8 @@ impl Files {
     fn http(&self, own: Option<&str>) -> reqwest::Client {
         crate::world::client();
         let authority = reqwest::Certificate::from_pem(self.text("ca.pem").as_bytes()).unwrap();
-        let mut builder = reqwest::Client::builder().tls_certs_only([authority]).tls_info(true).timeout(PATIENCE);
+        let mut builder =
+            reqwest::Client::builder().tls_certs_only([authority]).tls_info(true).timeout(PATIENCE);
         builder = builder.resolve("localhost", "127.0.0.1:0".parse().unwrap());
         if let Some(own) = own {
             let pem = self.text(&format!("{own}.key")) + &self.text(&format!("{own}.pem"));
@@ -75,10 +77,19 @@ impl Files {
         builder.build().unwrap()
     }
 
-    async fn grpc(&self, to: SocketAddr, own: Option<&str>) -> Result<LogsServiceClient<Channel>, tonic::transport::Error> {
-        let mut tls = ClientTlsConfig::new().domain_name("localhost").ca_certificate(tonic::transport::Certificate::from_pem(self.text("ca.pem")));
+    async fn grpc(
+        &self,
+        to: SocketAddr,
+        own: Option<&str>,
+    ) -> Result<LogsServiceClient<Channel>, tonic::transport::Error> {
+        let mut tls = ClientTlsConfig::new()
+            .domain_name("localhost")
+            .ca_certificate(tonic::transport::Certificate::from_pem(self.text("ca.pem")));
         if let Some(own) = own {
-            tls = tls.identity(tonic::transport::Identity::from_pem(self.text(&format!("{own}.pem")), self.text(&format!("{own}.key"))));
+            tls = tls.identity(tonic::transport::Identity::from_pem(
+                self.text(&format!("{own}.pem")),
+                self.text(&format!("{own}.key")),
+            ));
         }
         let endpoint = Endpoint::from_shared(format!("https://{to}")).unwrap().tls_config(tls)?;
         Ok(LogsServiceClient::new(endpoint.connect().await?))
@@ -112,7 +123,9 @@ async fn start(files: &Files, yaml: &str) -> World {
     let folder = tempfile::tempdir().unwrap();
     let absolute = |name: &str| format!(": {}", files.folder.path().join(name).display());
     let mut yaml = yaml.to_owned();
-    for name in ["stranger-ca.pem", "server.pem", "server.key", "agent.pem", "agent.key", "ca.pem", "trusted.pem"] {
+    for name in
+        ["stranger-ca.pem", "server.pem", "server.key", "agent.pem", "agent.key", "ca.pem", "trusted.pem"]
+    {
         yaml = yaml.replace(&format!(": {name}"), &absolute(name));
     }
     World::start_in(folder, &yaml).await
@@ -120,7 +133,8 @@ async fn start(files: &Files, yaml: &str) -> World {
 
 async fn post(client: &reqwest::Client, world: &World) -> reqwest::Result<u16> {
     let body = logs(&[("project.id", "shop")], &["over http"]).encode_to_vec();
-    let request = client.post(https(world.app.http, "/v1/logs")).header("content-type", "application/x-protobuf");
+    let request =
+        client.post(https(world.app.http, "/v1/logs")).header("content-type", "application/x-protobuf");
     Ok(request.body(body).send().await?.status().as_u16())
 }
 
@@ -128,7 +142,9 @@ async fn post(client: &reqwest::Client, world: &World) -> reqwest::Result<u16> {
 async fn a_certificate_is_the_credential_on_every_listener() {
     let files = Files::new();
     let world = start(&files, &closed(&files)).await;
-    let history = |client: reqwest::Client| client.get(https(world.app.console, "/v1/tenants/acme/projects/shop/logs")).send();
+    let history = |client: reqwest::Client| {
+        client.get(https(world.app.console, "/v1/tenants/acme/projects/shop/logs")).send()
+    };
 
     let agent = files.http(Some("agent"));
     let mut grpc = files.grpc(world.grpc(), Some("agent")).await.unwrap();
@@ -150,7 +166,9 @@ async fn a_certificate_is_the_credential_on_every_listener() {
     for own in [None, Some("stranger")] {
         let refused = match files.grpc(world.grpc(), own).await {
             Err(_) => true,
-            Ok(mut client) => client.export(logs(&[], &["x"])).await.is_err_and(|status| status.code() != Code::Ok),
+            Ok(mut client) => {
+                client.export(logs(&[], &["x"])).await.is_err_and(|status| status.code() != Code::Ok)
+            }
         };
         assert!(refused, "{own:?}");
         assert!(post(&files.http(own), &world).await.is_err(), "{own:?}");
@@ -187,7 +205,13 @@ async fn new_connections_see_a_changed_certificate_and_a_broken_one_changes_noth
         eventually("the new certificate is shown", || async { shown(to).await == renewed }).await;
     }
     old.export(logs(&[("project.id", "shop")], &["over the connection of before"])).await.unwrap();
-    files.grpc(world.grpc(), None).await.unwrap().export(logs(&[("project.id", "shop")], &["over a new one"])).await.unwrap();
+    files
+        .grpc(world.grpc(), None)
+        .await
+        .unwrap()
+        .export(logs(&[("project.id", "shop")], &["over a new one"]))
+        .await
+        .unwrap();
 
     std::fs::write(files.folder.path().join("server.pem"), "no certificate").unwrap();
     let until = tokio::time::Instant::now() + std::time::Duration::from_millis(1500);
@@ -199,7 +223,9 @@ async fn new_connections_see_a_changed_certificate_and_a_broken_one_changes_noth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_is_missing_is_named_at_start() {
-    let yaml = format!("receivers: {{ otlp: {{ grpc: {{ listen: 127.0.0.1:0, tls: {{ cert: gone.pem, key: gone.key }} }} }} }}\n{SINKS}");
+    let yaml = format!(
+        "receivers: {{ otlp: {{ grpc: {{ listen: 127.0.0.1:0, tls: {{ cert: gone.pem, key: gone.key }} }} }} }}\n{SINKS}"
+    );
     let folder = tempfile::tempdir().unwrap();
     let config = trommel::config::Config::parse(&yaml, folder.path(), "test.yaml").unwrap();
     let error = format!("{:#}", trommel::app::App::start(config).await.unwrap_err());
@@ -210,7 +236,12 @@ async fn a_file_that_is_missing_is_named_at_start() {
 fn gateway(files: &Files) -> String {
     let token = format!("tokens: [{{ sha256: \"{}\", tenant: acme, rights: [read] }}, ", sha256("reader"));
     let in_clear = "console: { listen: 127.0.0.1:0 }";
-    closed(files).replace("tokens: [", &token).lines().map(|line| if line.starts_with("console") { in_clear } else { line }).collect::<Vec<_>>().join("\n")
+    closed(files)
+        .replace("tokens: [", &token)
+        .lines()
+        .map(|line| if line.starts_with("console") { in_clear } else { line })
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn sidecar(gateway: &World, protocol: &str, ca: &str) -> String {
@@ -271,9 +302,18 @@ async fn a_server_of_a_wrong_authority_gets_nothing_until_the_authority_is_put_r
     .await;
     drop(logging);
     let text = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
-    let told = text.lines().find(|line| line.contains("does not take data")).unwrap_or_else(|| panic!("nothing was told:\n{text}"));
-    assert!(told.contains("gateway") && told.contains("certificate") && told.contains("UnknownIssuer"), "{told}");
-    assert!(!text.contains("swordfish") && !text.contains("waits") && !text.contains("PRIVATE KEY"), "{text}");
+    let told = text
+        .lines()
+        .find(|line| line.contains("does not take data"))
+        .unwrap_or_else(|| panic!("nothing was told:\n{text}"));
+    assert!(
+        told.contains("gateway") && told.contains("certificate") && told.contains("UnknownIssuer"),
+        "{told}"
+    );
+    assert!(
+        !text.contains("swordfish") && !text.contains("waits") && !text.contains("PRIVATE KEY"),
+        "{text}"
+    );
     assert_eq!(gateway.history(Some("reader"), "acme", "shop").await.unwrap().len(), 0);
 
     std::fs::copy(files.folder.path().join("ca.pem"), &trusted).unwrap();

@@ -37,7 +37,8 @@ impl World {
 
     /// The same in a folder that has data already.
     pub async fn start_in(folder: tempfile::TempDir, yaml: &str) -> World {
-        let config = Config::parse(yaml, folder.path(), "test.yaml").unwrap_or_else(|faults| panic!("{faults}"));
+        let config =
+            Config::parse(yaml, folder.path(), "test.yaml").unwrap_or_else(|faults| panic!("{faults}"));
         World::start_config(folder, config).await
     }
 
@@ -63,11 +64,19 @@ impl World {
     }
 
     /// Sends logs over gRPC.
-    pub async fn send(&self, token: Option<&str>, request: ExportLogsServiceRequest) -> Result<ExportLogsServiceResponse, tonic::Status> {
-        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.grpc())).expect("an address").connect().await;
-        let mut client = LogsServiceClient::new(channel.map_err(|error| tonic::Status::unavailable(error.to_string()))?)
-            .max_decoding_message_size(64 << 20)
-            .max_encoding_message_size(128 << 20);
+    pub async fn send(
+        &self,
+        token: Option<&str>,
+        request: ExportLogsServiceRequest,
+    ) -> Result<ExportLogsServiceResponse, tonic::Status> {
+        let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", self.grpc()))
+            .expect("an address")
+            .connect()
+            .await;
+        let mut client =
+            LogsServiceClient::new(channel.map_err(|error| tonic::Status::unavailable(error.to_string()))?)
+                .max_decoding_message_size(64 << 20)
+                .max_encoding_message_size(128 << 20);
         client.export(with_token(request, token)).await.map(tonic::Response::into_inner)
     }
 
@@ -90,7 +99,13 @@ impl World {
     }
 
     /// Waits until the stream has `count` records.
-    pub async fn history_of(&self, token: Option<&str>, tenant: &str, project: &str, count: usize) -> Vec<Value> {
+    pub async fn history_of(
+        &self,
+        token: Option<&str>,
+        tenant: &str,
+        project: &str,
+        count: usize,
+    ) -> Vec<Value> {
         let mut found = Vec::new();
         let until = tokio::time::Instant::now() + PATIENCE;
         while tokio::time::Instant::now() < until {
@@ -161,7 +176,9 @@ impl Tail {
                 }
                 continue;
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.bytes.next()).await.expect("an event within the test's patience")?;
+            let chunk = tokio::time::timeout(PATIENCE, self.bytes.next())
+                .await
+                .expect("an event within the test's patience")?;
             self.buffer.push_str(std::str::from_utf8(&chunk.ok()?).expect("UTF-8"));
         }
     }
@@ -182,7 +199,9 @@ impl Tail {
 }
 
 fn parse_event(text: &str) -> Option<Event> {
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name).map(|rest| rest.trim_start().to_owned()));
+    let field = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name).map(|rest| rest.trim_start().to_owned()))
+    };
     let data = field("data:")?;
     Some(Event {
         kind: field("event:").unwrap_or_default(),
@@ -234,7 +253,12 @@ pub fn attribute(key: &str, value: &str) -> KeyValue {
 }
 
 pub fn record(body: &str) -> LogRecord {
-    LogRecord { time_unix_nano: 1_700_000_000_000_000_000, severity_number: 9, body: Some(text(body)), ..Default::default() }
+    LogRecord {
+        time_unix_nano: 1_700_000_000_000_000_000,
+        severity_number: 9,
+        body: Some(text(body)),
+        ..Default::default()
+    }
 }
 
 /// A request of one resource with these attributes and lines.
@@ -244,8 +268,14 @@ pub fn logs(attributes: &[(&str, &str)], bodies: &[&str]) -> ExportLogsServiceRe
 
 pub fn resource_logs(attributes: &[(&str, &str)], bodies: &[&str]) -> ResourceLogs {
     ResourceLogs {
-        resource: Some(Resource { attributes: attributes.iter().map(|(key, value)| attribute(key, value)).collect(), ..Default::default() }),
-        scope_logs: vec![ScopeLogs { log_records: bodies.iter().map(|body| record(body)).collect(), ..Default::default() }],
+        resource: Some(Resource {
+            attributes: attributes.iter().map(|(key, value)| attribute(key, value)).collect(),
+            ..Default::default()
+        }),
+        scope_logs: vec![ScopeLogs {
+            log_records: bodies.iter().map(|body| record(body)).collect(),
+            ..Default::default()
+        }],
         ..Default::default()
     }
 }

@@ -104,10 +104,20 @@ fn install_one(recipe: &Recipe) -> Result<PathBuf> {
         .current_dir(&folder)
         .status()
         .with_context(|| format!("install {}", recipe.name))?;
-    ensure!(status.success(), "{} {} could not be installed: its recipe in xtask/src/servers.rs ended with {status}", recipe.name, recipe.version);
+    ensure!(
+        status.success(),
+        "{} {} could not be installed: its recipe in xtask/src/servers.rs ended with {status}",
+        recipe.name,
+        recipe.version
+    );
     ensure!(product.exists(), "{} was installed, but {} is missing", recipe.name, product.display());
     std::fs::write(folder.join("ready"), "")?;
-    crate::steps::say(&format!("installed {} {} in {} s", recipe.name, recipe.version, started.elapsed()?.as_secs()));
+    crate::steps::say(&format!(
+        "installed {} {} in {} s",
+        recipe.name,
+        recipe.version,
+        started.elapsed()?.as_secs()
+    ));
     Ok(product)
 }
 

@@ -16,39 +16,59 @@ pub(crate) fn test() -> Result<()> {
     let mut clock = Clock::default();
     let installed = clock.step("install", servers::install)?;
     clock.step("fmt", || cargo(&["fmt", "--all", "--check"], &[]))?;
-    clock.step("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[]))?;
-    clock.step("doc", || cargo(&["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
-    clock.step("cargo test", || cargo(&["test", "--workspace", "--locked", "--", "--skip", "real::"], &[]))?;
+    clock.step("clippy", || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
+    })?;
+    clock.step("doc", || {
+        cargo(
+            &["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"],
+            &[("RUSTDOCFLAGS", "-D warnings")],
+        )
+    })?;
+    clock
+        .step("cargo test", || cargo(&["test", "--workspace", "--locked", "--", "--skip", "real::"], &[]))?;
     clock.step("plugins and sdk", plugins)?;
-    let found: Vec<(&str, String)> = installed.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
+    let found: Vec<(&str, String)> =
+        installed.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
     let found: Vec<(&str, &str)> = found.iter().map(|(name, path)| (*name, path.as_str())).collect();
-    clock.step("real servers and SDKs", || cargo(&["test", "--package", "tests", "--locked", "--", "real::", "--test-threads", "2"], &found))?;
+    clock.step("real servers and SDKs", || {
+        cargo(&["test", "--package", "tests", "--locked", "--", "real::", "--test-threads", "2"], &found)
+    })?;
     clock.step("fuzz", || fuzz(60))?;
     clock.report();
     Ok(())
 }
 
-/// The unit tests of the bundled plugins and the SDK, on the machine they are built on.
+/// The bundled plugins, the SDK and the tests' guests, checked as programs of the machine they are built on.
 fn plugins() -> Result<()> {
-    for manifest in ["plugins/Cargo.toml", "sdk/rust/Cargo.toml"] {
-        cargo(&["test", "--manifest-path", manifest, "--locked", "--target-dir", "target/native-plugins"], &[])?;
-    }
-    Ok(())
+    const WORKSPACE: [&str; 5] =
+        ["--manifest-path", "plugins/Cargo.toml", "--locked", "--target-dir", "target/native-plugins"];
+    cargo(&["fmt", "--manifest-path", "plugins/Cargo.toml", "--all", "--check"], &[])?;
+    cargo(
+        &[&["clippy", "--workspace", "--all-targets"], &WORKSPACE[..], &["--", "-D", "warnings"]].concat(),
+        &[],
+    )?;
+    cargo(&[&["test", "--workspace"], &WORKSPACE[..]].concat(), &[])
 }
 
 /// Runs each fuzz target for `seconds`. A pinned toolchain runs what else needs a nightly one by the bootstrap variable.
 pub(crate) fn fuzz(seconds: u32) -> Result<()> {
     let installed = servers::install()?;
-    let fuzzer = installed.iter().find(|(name, _)| *name == "TROMMEL_TEST_CARGO_FUZZ").map(|(_, path)| path.clone());
+    let fuzzer =
+        installed.iter().find(|(name, _)| *name == "TROMMEL_TEST_CARGO_FUZZ").map(|(_, path)| path.clone());
     let fuzzer = fuzzer.expect("the recipe is in the list");
     let targets: Vec<String> = std::fs::read_dir("host/fuzz/fuzz_targets")?
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
         .collect();
     ensure!(!targets.is_empty(), "host/fuzz/fuzz_targets is empty");
     for target in targets {
+        // What is found is written into the first folder; the seeds are read only.
+        let corpus = format!("host/fuzz/corpus/{target}");
+        std::fs::create_dir_all(&corpus)?;
         let status = Command::new(&fuzzer)
-            .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "host/fuzz", &target, "--"])
-            .args([format!("-max_total_time={seconds}"), "-rss_limit_mb=2048".into(), "-timeout=10".into()])
+            .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "host/fuzz", &target, &corpus])
+            .args([format!("host/fuzz/seeds/{target}"), "--".into(), format!("-max_total_time={seconds}")])
+            .args(["-max_len=4096", "-rss_limit_mb=2048", "-timeout=10"])
             .env("RUSTC_BOOTSTRAP", "1")
             .status()?;
         ensure!(status.success(), "fuzz target {target} ended with {status}");

@@ -1,7 +1,4 @@
 //! Identity attributes: what a resource says of whose it is, and the edits that put it right.
-//!
-//! An attribute is read as protobuf says (of a field that comes twice, the last counts). One that is written in an
-//! unusual way is written anew even if it says the right thing: another reader might read it otherwise.
 
 use super::Stream;
 use super::request::{Claim, Claimed, IdentityKeys, Stamped};
@@ -14,30 +11,22 @@ struct Attribute<'b> {
     key: &'b [u8],
     /// `None`: no string, or no value at all.
     text: Option<&'b [u8]>,
-    /// One key and one value, each written once.
-    is_plain: bool,
 }
 
 fn attribute<'b>(bytes: &'b [u8], field: &Field) -> Attribute<'b> {
-    let mut read = Attribute { key: b"", text: None, is_plain: true };
-    let (mut keys, mut values, mut choices) = (0, 0, 0);
+    let mut read = Attribute { key: b"", text: None };
     for part in fields(bytes, field.content, field.end) {
         if part.is_message(1) {
             read.key = &bytes[part.content..part.end];
-            keys += 1;
         } else if part.is_message(2) {
-            values += 1;
-            for choice in fields(bytes, part.content, part.end).filter(|choice| choice.number <= 8) {
-                read.text = choice.is_message(1).then(|| &bytes[choice.content..choice.end]);
-                choices += 1;
-            }
+            let text = fields(bytes, part.content, part.end).find(|choice| choice.is_message(1));
+            read.text = text.map(|text| &bytes[text.content..text.end]);
         }
     }
-    read.is_plain = (keys, values, choices) == (1, 1, 1);
     read
 }
 
-/// The Resource in a Resource* whose content is given. There is at most one: [`super::Request::check`] sees to that.
+/// The Resource in a Resource*. The walk lets one through at most.
 pub(super) fn resource_in(bytes: &[u8], envelope: &Field) -> Option<Field> {
     fields(bytes, envelope.content, envelope.end).find(|field| field.is_message(1))
 }
@@ -136,7 +125,7 @@ fn right(bytes: &[u8], resource: &Field, key: &str, text: &str, edits: &mut Vec<
     let mut all = with_key(bytes, resource, key);
     let Some((first, attribute)) = all.next() else { return Standing::Absent };
     let mut others = all.map(|(field, _)| field).peekable();
-    if attribute.is_plain && attribute.text == Some(text.as_bytes()) && others.peek().is_none() {
+    if attribute.text == Some(text.as_bytes()) && others.peek().is_none() {
         return Standing::Right;
     }
     let owner = resource.content;

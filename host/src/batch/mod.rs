@@ -24,7 +24,10 @@ pub use entry::Entry;
 pub use ids::{ProjectId, RecordId, Stream, TenantId};
 pub use items::{ItemParts, Items};
 pub use part::Batch;
-pub use piece::{BoolColumn, Call, Committed, DoubleColumn, Fault, Hits, IntColumn, Level, Packed, Piece, Places, TextColumn, Texts};
+pub use piece::{
+    BoolColumn, Call, Committed, DoubleColumn, Fault, Hits, IntColumn, Level, Packed, Piece, Places,
+    TextColumn, Texts,
+};
 pub use request::{Claim, Claimed, IdentityKeys, Request, Resource, Stamped};
 pub use splice::{Edit, splice};
 pub use written::Written;

@@ -2,7 +2,7 @@
 
 use super::identity;
 use super::splice::{Edit, splice};
-use super::wire::{Field, fields};
+use super::wire::fields;
 use super::{Batch, Malformed, Signal, Stream, walk};
 use bytes::{Bytes, BytesMut};
 use std::ops::Range;
@@ -11,8 +11,7 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub struct Request {
     pub signal: Signal,
-    /// The whole request. Strings that were not UTF-8 are mended with U+FFFD, and a Resource or scope that came in
-    /// several parts is put together (both rare: they cost a copy).
+    /// The whole request; strings that were not UTF-8 are mended with U+FFFD (rare: it costs a copy).
     pub bytes: Bytes,
     /// Its ResourceLogs / ResourceSpans / ResourceMetrics, in order.
     pub resources: Vec<Resource>,
@@ -67,20 +66,15 @@ impl Request {
     /// Walks the whole request once. `bytes` is an Export*ServiceRequest in protobuf.
     pub fn check(signal: Signal, bytes: Bytes) -> Result<Request, Malformed> {
         let found = walk::walk(signal, &bytes)?;
-        if found.parts > 0 {
-            let whole = splice(&bytes, &joins(&bytes));
-            return Request::mended(signal, whole.into());
-        }
         if found.bad_texts.is_empty() {
             let walk::Found { resources, records, .. } = found;
             return Ok(Request { signal, bytes, resources, records, mended: 0 });
         }
-        Request::mended(signal, bytes)
+        Request::mended(signal, bytes, found)
     }
 
-    /// The rare path of [`Request::check`]: walks again, and mends.
-    fn mended(signal: Signal, bytes: Bytes) -> Result<Request, Malformed> {
-        let before = walk::walk(signal, &bytes)?;
+    /// The rare path of [`Request::check`].
+    fn mended(signal: Signal, bytes: Bytes, before: walk::Found) -> Result<Request, Malformed> {
         let edits: Vec<Edit> = before
             .bad_texts
             .iter()
@@ -140,28 +134,4 @@ impl Request {
             }
         }
     }
-}
-
-/// The edits that put together each Resource and each scope that came in parts, as protobuf's readers do. With one
-/// part only, nobody can read the first where another reads the last.
-fn joins(bytes: &[u8]) -> Vec<Edit> {
-    let mut edits = Vec::new();
-    for envelope in identity::envelopes(bytes) {
-        join(bytes, &envelope, &mut edits);
-        for scope in fields(bytes, envelope.content, envelope.end).filter(|field| field.is_message(2)) {
-            join(bytes, &scope, &mut edits);
-        }
-    }
-    edits
-}
-
-fn join(bytes: &[u8], envelope: &Field, edits: &mut Vec<Edit>) {
-    let parts = || fields(bytes, envelope.content, envelope.end).filter(|field| field.is_message(1));
-    let mut others = parts().skip(1).peekable();
-    let Some(first) = parts().next().filter(|_| others.peek().is_some()) else { return };
-    let mut with = BytesMut::new();
-    parts().for_each(|part| with.extend_from_slice(&bytes[part.content..part.end]));
-    let range = first.content..first.end;
-    edits.push(Edit { owner: first.content, range, is_content: true, with: with.freeze() });
-    edits.extend(others.map(|other| identity::removal(envelope.content, &other)));
 }

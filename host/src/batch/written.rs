@@ -5,9 +5,8 @@ use super::piece::{Changes, Piece};
 use super::request::IdentityKeys;
 use super::splice::{Edit, place, splice};
 use super::tree::Tree;
-use super::wire::fields;
+use super::wire::{LENGTH, fields, put_field};
 use super::{dropping, identity};
-use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -51,7 +50,7 @@ impl Batch {
             before += records;
         }
         let is_plugin_edited = sources[1..].iter().any(|edits| !edits.is_empty());
-        let mut edits = merge(sources);
+        let mut edits = merge(&self.bytes, sources);
         let removals = self.removals(&dropped);
         if edits.is_empty() && removals.is_empty() {
             return (self, 0);
@@ -147,8 +146,8 @@ fn routes(pieces: &[Piece]) -> Option<Vec<Option<Arc<str>>>> {
     )
 }
 
-/// One list of edits in the order of the document, from several of which a later one wins.
-pub(super) fn merge(sources: Vec<Vec<Edit>>) -> Vec<Edit> {
+/// One list of edits of `bytes` in the order of the document, from several of which a later one wins.
+pub(super) fn merge(bytes: &[u8], sources: Vec<Vec<Edit>>) -> Vec<Edit> {
     let mut filled: Vec<Vec<Edit>> = sources.into_iter().filter(|edits| !edits.is_empty()).collect();
     if filled.len() <= 1 {
         return filled.pop().unwrap_or_default();
@@ -158,11 +157,18 @@ pub(super) fn merge(sources: Vec<Vec<Edit>>) -> Vec<Edit> {
         all.extend(edits.into_iter().map(|edit| (source, edit)));
     }
     all.sort_by_key(|(_, edit)| place(edit));
+    let mut envelopes = None;
     let mut merged = Vec::with_capacity(all.len());
     for same in all.chunk_by(|(_, one), (_, next)| is_same_place(one, next)) {
         match same {
             [.., (_, last)] if !last.range.is_empty() || last.is_content => merged.push(last.clone()),
-            [(first, _), .., (last, _)] if first != last => merged.push(one_insertion(same)),
+            [(first, one), .., (last, _)] if first != last => {
+                let envelopes = envelopes.get_or_insert_with(|| envelope_contents(bytes));
+                let with: Vec<&[u8]> = same.iter().map(|(_, edit)| &edit.with[..]).collect();
+                let is_head = one.owner == one.range.start && envelopes.binary_search(&one.owner).is_ok();
+                let with = if is_head { joined_heads(&with) } else { joined(&with) };
+                merged.push(Edit { with: with.into(), ..one.clone() });
+            }
             _ => merged.extend(same.iter().map(|(_, edit)| edit.clone())),
         }
     }
@@ -173,19 +179,29 @@ fn is_same_place(one: &Edit, other: &Edit) -> bool {
     one.owner == other.owner && one.range == other.range && one.is_content == other.is_content
 }
 
-/// Insertions of several sources at one place: an attribute that more than one adds is added once.
-fn one_insertion(all: &[(usize, Edit)]) -> Edit {
-    let (_, last) = &all[all.len() - 1];
-    if all.iter().all(|(_, edit)| edit.with == last.with) {
-        return last.clone();
+/// Where the contents of the Resource* and Scope* fields begin, ascending.
+fn envelope_contents(bytes: &[u8]) -> Vec<usize> {
+    let mut all = Vec::new();
+    for envelope in identity::envelopes(bytes) {
+        all.push(envelope.content);
+        let scopes = fields(bytes, envelope.content, envelope.end).filter(|field| field.is_message(2));
+        all.extend(scopes.map(|scope| scope.content));
     }
+    all
+}
+
+/// Fields that several sources insert into one message: an attribute that more than one adds is added once, as the
+/// last one says.
+fn joined(sources: &[&[u8]]) -> Vec<u8> {
     let mut places = HashMap::new();
     let mut parts: Vec<&[u8]> = Vec::new();
-    for (_, edit) in all {
-        for field in fields(&edit.with, 0, edit.with.len()) {
-            let part = &edit.with[field.start..field.end];
-            let inner = fields(&edit.with, field.content, field.end).find(|inner| inner.is_message(1));
-            let key = inner.filter(|_| field.wire == 2).map(|key| &edit.with[key.content..key.end]);
+    for source in sources {
+        for field in fields(source, 0, source.len()) {
+            let part = &source[field.start..field.end];
+            let key = (field.wire == LENGTH)
+                .then(|| fields(source, field.content, field.end).find(|inner| inner.is_message(1)))
+                .flatten()
+                .map(|key| &source[key.content..key.end]);
             let place = *places.entry((field.number, key)).or_insert(parts.len());
             if place == parts.len() {
                 parts.push(part);
@@ -194,5 +210,20 @@ fn one_insertion(all: &[(usize, Edit)]) -> Edit {
             }
         }
     }
-    Edit { with: Bytes::from(parts.concat()), ..last.clone() }
+    parts.concat()
+}
+
+/// A Resource or scope that several sources add where there was none: one, with what each has in it.
+fn joined_heads(sources: &[&[u8]]) -> Vec<u8> {
+    let mut contents: Vec<&[u8]> = Vec::new();
+    for source in sources {
+        contents.extend(
+            fields(source, 0, source.len())
+                .filter(|field| field.is_message(1))
+                .map(|field| &source[field.content..field.end]),
+        );
+    }
+    let mut out = Vec::new();
+    put_field(&mut out, 1, &joined(&contents));
+    out
 }

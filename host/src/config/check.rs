@@ -27,20 +27,26 @@ pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
 type FaultAt<'f> = dyn Fn(&str, String, String) + 'f;
 
 fn is_there_something_to_do(root: &Table<'_>, config: &Config) {
-    if config.receivers.grpc.is_none() && config.receivers.http.is_none() {
+    if root.node("receivers").is_none() {
         root.fault("receivers", "there is none", "receivers: { otlp: { grpc: { listen: 127.0.0.1:4317 } } }");
     }
     if config.pipelines.is_empty() {
-        root.fault("pipelines", "there is none", "pipelines: [{ name: logs, when: { signal: logs }, sinks: [streams] }]");
+        root.fault(
+            "pipelines",
+            "there is none",
+            "pipelines: [{ name: logs, when: { signal: logs }, sinks: [streams] }]",
+        );
     }
-    let streams = config.sinks.iter().filter(|(_, sink)| matches!(sink, crate::sinks::Settings::Streams(_))).count();
+    let streams =
+        config.sinks.iter().filter(|(_, sink)| matches!(sink, crate::sinks::Settings::Streams(_))).count();
     if streams > 1 {
         root.fault("sinks", "there are two of type streams", "one: a stream has one store");
     }
 }
 
 fn ports_differ(root: &Table<'_>, config: &Config) {
-    let receivers = [&config.receivers.grpc, &config.receivers.http].into_iter().flatten().map(|listen| listen.listen);
+    let receivers =
+        [&config.receivers.grpc, &config.receivers.http].into_iter().flatten().map(|listen| listen.listen);
     let mut taken = BTreeSet::new();
     for address in receivers.chain(config.console.iter().map(|console| console.listen)) {
         if address.port() != 0 && !taken.insert(address) {
@@ -54,10 +60,15 @@ fn open_means_loopback(root: &Table<'_>, config: &Config) {
     if !config.tenants.is_open {
         return;
     }
-    let receivers = [&config.receivers.grpc, &config.receivers.http].into_iter().flatten().map(|listen| listen.listen);
+    let receivers =
+        [&config.receivers.grpc, &config.receivers.http].into_iter().flatten().map(|listen| listen.listen);
     for address in receivers.chain(config.console.iter().map(|console| console.listen)) {
         if !address.ip().is_loopback() {
-            root.fault("identity", format!("has no tokens, and {address} can be reached from other machines"), "tokens under `identity`, or a loopback address");
+            root.fault(
+                "identity",
+                format!("has no tokens, and {address} can be reached from other machines"),
+                "tokens under `identity`, or a loopback address",
+            );
         }
     }
 }
@@ -66,7 +77,10 @@ fn open_means_loopback(root: &Table<'_>, config: &Config) {
 fn largest_body_fits(root: &Table<'_>, config: &Config) {
     let needed = config.receivers.body_bytes_max.saturating_mul(3);
     if needed > config.tenants.room_bytes / 2 {
-        let right = format!("memory.room of at least {} MiB, or a smaller receivers.otlp.body_max", needed.div_ceil(1 << 19));
+        let right = format!(
+            "memory.room of at least {} MiB, or a smaller receivers.otlp.body_max",
+            needed.div_ceil(1 << 19)
+        );
         root.fault("memory", "half of the room is less than 3 × the largest body", right);
     }
 }
@@ -75,15 +89,19 @@ fn names_exist(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>
     for name in &pipeline.plugins {
         if !config.plugins.iter().any(|plugin| plugin.name == *name) {
             let known: Vec<&str> = config.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-            fault("plugins", format!("there is no plugin `{name}`"), known.join(", "));
+            fault("plugins", format!("there is no plugin `{name}`"), one_of(&known, "plugins"));
         }
     }
     for route in &pipeline.sinks {
         if !config.sinks.iter().any(|(sink, _)| *sink == route.sink) {
             let known: Vec<&str> = config.sinks.iter().map(|(sink, _)| sink.as_str()).collect();
-            fault("sinks", format!("there is no sink `{}`", route.sink), known.join(", "));
+            fault("sinks", format!("there is no sink `{}`", route.sink), one_of(&known, "sinks"));
         }
     }
+}
+
+fn one_of(known: &[&str], section: &str) -> String {
+    if known.is_empty() { format!("one that stands under `{section}`") } else { known.join(", ") }
 }
 
 /// Nothing may be stored before the guards ran.
@@ -98,7 +116,11 @@ fn guards_stand(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_
         Some(tenant) => pipeline.tenants.iter().any(|name| name == tenant.as_str()),
     });
     for guard in concerned.filter(|guard| !pipeline.plugins.contains(&guard.name)) {
-        fault("plugins", format!("the guard `{}` is missing", guard.name), format!("`{}` among the plugins, or `unguarded: true`", guard.name));
+        fault(
+            "plugins",
+            format!("the guard `{}` is missing", guard.name),
+            format!("`{}` among the plugins, or `unguarded: true`", guard.name),
+        );
     }
 }
 
@@ -106,7 +128,11 @@ fn tenants_keep_their_plugins(config: &Config, pipeline: &PipelineSettings, faul
     for plugin in config.plugins.iter().filter(|plugin| pipeline.plugins.contains(&plugin.name)) {
         let Some(tenant) = &plugin.tenant else { continue };
         if pipeline.tenants.iter().any(|name| name != tenant.as_str()) || pipeline.tenants.is_empty() {
-            fault("plugins", format!("`{}` is for tenant `{tenant}` alone", plugin.name), format!("when: {{ tenant: [{tenant}] }}"));
+            fault(
+                "plugins",
+                format!("`{}` is for tenant `{tenant}` alone", plugin.name),
+                format!("when: {{ tenant: [{tenant}] }}"),
+            );
         }
     }
 }

@@ -30,7 +30,11 @@ impl std::fmt::Display for Faults {
         for fault in &self.faults {
             let Position { line, column } = fault.at;
             let key = if fault.key.is_empty() { String::new() } else { format!("{}: ", fault.key) };
-            writeln!(f, "{}:{line}:{column}: {key}{}; right would be: {}", self.file, fault.wrong, fault.right)?;
+            writeln!(
+                f,
+                "{}:{line}:{column}: {key}{}; right would be: {}",
+                self.file, fault.wrong, fault.right
+            )?;
         }
         let count = self.faults.len();
         write!(f, "{count} {} in {}", if count == 1 { "fault" } else { "faults" }, self.file)

@@ -1,10 +1,10 @@
 //! `identity:` who may send, read and administer.
 
-use super::read::{Table, Wrong, flag, secret, text};
 use super::node::Value;
+use super::read::{Table, Wrong, flag, secret, text};
 use crate::batch::{IdentityKeys, TenantId};
-use crate::tenants::{Credential, Names, Proof, Rights, Who};
 use crate::telemetry::Secret;
+use crate::tenants::{Credential, Names, Proof, Rights, Who};
 use std::path::PathBuf;
 
 /// The section as it was read; what follows from the rest of the file is decided in `check`.
@@ -34,8 +34,10 @@ const KEYS: [&str; 5] = ["attributes", "stamp", "tokens", "tickets", "unknown_te
 pub(super) fn read(table: Table<'_>) -> Identity {
     let mut identity = Identity::default();
     if let Some(attributes) = table.table("attributes") {
-        identity.attributes.tenant = attributes.optional("tenant", key_name).unwrap_or(identity.attributes.tenant);
-        identity.attributes.project = attributes.optional("project", key_name).unwrap_or(identity.attributes.project);
+        identity.attributes.tenant =
+            attributes.optional("tenant", key_name).unwrap_or(identity.attributes.tenant);
+        identity.attributes.project =
+            attributes.optional("project", key_name).unwrap_or(identity.attributes.project);
         if identity.attributes.tenant == identity.attributes.project {
             attributes.fault("project", "is the key of the tenant as well", "two different attribute keys");
         }
@@ -48,7 +50,8 @@ pub(super) fn read(table: Table<'_>) -> Identity {
         table.fault("unknown_tenant", format!("`{word}` is not known"), "reject");
     }
     if let Some(tickets) = table.table("tickets") {
-        identity.ticket_key = tickets.required("key", "a key of 32 bytes or more: ${file:ticket.key}", ticket_key);
+        identity.ticket_key =
+            tickets.required("key", "a key of 32 bytes or more: ${file:ticket.key}", ticket_key);
         tickets.finish(&["key"]);
     }
     if let Some(node) = table.node("tokens") {
@@ -62,7 +65,8 @@ pub(super) fn read(table: Table<'_>) -> Identity {
 }
 
 fn read_token(table: Table<'_>, identity: &mut Identity) {
-    const KEYS: [&str; 7] = ["sha256", "certificate_sha256", "tenant", "projects", "speaks_for", "rights", "file"];
+    const KEYS: [&str; 7] =
+        ["sha256", "certificate_sha256", "tenant", "projects", "speaks_for", "rights", "file"];
     if let Some(file) = table.optional("file", text) {
         identity.token_files.push(table.reader.folder.join(file));
         table.finish(&["file"]);
@@ -79,12 +83,20 @@ fn read_token(table: Table<'_>, identity: &mut Identity) {
         (Some(tenant), None) => Who::Tenant { tenant, projects: projects.map_or(Names::All, names) },
         (None, Some(others)) => Who::SpeaksFor { tenants: names(others) },
         (None, None) if rights.admin => Who::Nobody,
-        (None, None) => return table.fault("tenant", "is missing", "`tenant`, or `speaks_for`, or the right `admin`"),
+        (None, None) => {
+            return table.fault("tenant", "is missing", "`tenant`, or `speaks_for`, or the right `admin`");
+        }
         (Some(_), Some(_)) => return table.fault("speaks_for", "stands beside `tenant`", "one of the two"),
     };
     match (token, certificate) {
-        (Some(proof), None) | (None, Some(proof)) => identity.credentials.push(Credential { proof, who, rights }),
-        (None, None) => table.fault("sha256", "is missing or wrong", "the SHA-256 of the token in 64 hexadecimal digits, or `certificate_sha256`"),
+        (Some(proof), None) | (None, Some(proof)) => {
+            identity.credentials.push(Credential { proof, who, rights })
+        }
+        (None, None) => table.fault(
+            "sha256",
+            "is missing or wrong",
+            "the SHA-256 of the token in 64 hexadecimal digits, or `certificate_sha256`",
+        ),
         (Some(_), Some(_)) => table.fault("certificate_sha256", "stands beside `sha256`", "one of the two"),
     }
     table.finish(&KEYS);
@@ -112,20 +124,38 @@ fn names(names: Vec<String>) -> Names {
 
 fn key_name(value: &Value) -> Result<String, Wrong> {
     let key = text(value)?;
-    if key.is_empty() || key.len() > 128 { Err(("is empty or too long".into(), "an attribute key of 1 to 128 bytes".into())) } else { Ok(key) }
+    if key.is_empty() || key.len() > 128 {
+        Err(("is empty or too long".into(), "an attribute key of 1 to 128 bytes".into()))
+    } else {
+        Ok(key)
+    }
 }
 
 pub(super) fn tenant_id(value: &Value) -> Result<TenantId, Wrong> {
-    TenantId::new(&text(value)?).map_err(|_| (format!("{} is no name of a tenant", value.shown()), "1 to 128 bytes of printable text, not beginning with `_`".into()))
+    TenantId::new(&text(value)?).map_err(|_| {
+        (
+            format!("{} is no name of a tenant", value.shown()),
+            "1 to 128 bytes of printable text, not beginning with `_`".into(),
+        )
+    })
 }
 
 fn ticket_key(value: &Value) -> Result<Secret, Wrong> {
     let key = secret(value)?;
-    if key.expose().len() < 32 { Err(("is shorter than 32 bytes".into(), "32 random bytes or more".into())) } else { Ok(key) }
+    if key.expose().len() < 32 {
+        Err(("is shorter than 32 bytes".into(), "32 random bytes or more".into()))
+    } else {
+        Ok(key)
+    }
 }
 
 fn digest(value: &Value) -> Result<[u8; 32], Wrong> {
-    let wrong = || (format!("{} is no SHA-256", value.shown()), "64 hexadecimal digits: printf %s TOKEN | sha256sum".to_string());
+    let wrong = || {
+        (
+            format!("{} is no SHA-256", value.shown()),
+            "64 hexadecimal digits: printf %s TOKEN | sha256sum".to_string(),
+        )
+    };
     let written = text(value)?;
     let mut digest = [0; 32];
     if written.len() != 64 || !written.is_ascii() {
@@ -136,4 +166,3 @@ fn digest(value: &Value) -> Result<[u8; 32], Wrong> {
     }
     Ok(digest)
 }
-

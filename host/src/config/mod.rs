@@ -47,8 +47,18 @@ pub const DEFAULTS: &str = include_str!("defaults.yaml");
 const ROOM_BYTES: usize = 512 << 20;
 /// A log line of a megabyte is a mistake of its sender, and would cost each viewer as much.
 const RECORD_BYTES_MAX: usize = 1 << 20;
-const KEYS: [&str; 10] =
-    ["data", "receivers", "console", "identity", "plugins", "pipelines", "sinks", "alerts", "journal", "memory"];
+const KEYS: [&str; 10] = [
+    "data",
+    "receivers",
+    "console",
+    "identity",
+    "plugins",
+    "pipelines",
+    "sinks",
+    "alerts",
+    "journal",
+    "memory",
+];
 
 impl Config {
     /// Reads and checks a file.
@@ -137,12 +147,20 @@ fn read_journal(table: &read::Table<'_>, room_bytes: usize) -> journal::Settings
     let Some(journal) = table.table("journal") else { return journal::Settings::Memory { bytes_max: usual } };
     match journal.optional("kind", text).as_deref() {
         None | Some("memory") => {}
-        Some("disk") => journal.fault("kind", "`disk` comes with the journal", "memory: what was acknowledged dies with the process"),
+        Some("disk") => journal.fault(
+            "kind",
+            "`disk` comes with the journal",
+            "memory: what was acknowledged dies with the process",
+        ),
         Some(other) => journal.fault("kind", format!("`{}` is not known", other.escape_debug()), "memory"),
     }
     let bytes_max = journal.optional("max", size).unwrap_or(usual);
     if bytes_max > room_bytes / 2 {
-        journal.fault("max", "is more than half of `memory.room`, to which it is charged", "a quarter of the room");
+        journal.fault(
+            "max",
+            "is more than half of `memory.room`, to which it is charged",
+            "a quarter of the room",
+        );
     }
     journal.finish(&["kind", "max"]);
     journal::Settings::Memory { bytes_max }

@@ -58,9 +58,18 @@ impl Value {
 /// Parses the text and fills in. `folder` is that of the file: relative paths start there.
 pub(super) fn parse(text: &str, folder: &Path) -> Result<Node, Vec<Fault>> {
     let raw: Spanned<Raw> = serde_saphyr::from_str(text).map_err(|error| {
-        let at = error.location().map(|l| Position { line: l.line(), column: l.column() }).unwrap_or_default();
+        let at =
+            error.location().map(|l| Position { line: l.line(), column: l.column() }).unwrap_or_default();
+        // The place stands before the message already, and advice for programmers is none for operators.
         let message = error.without_snippet().to_string();
-        vec![Fault { at, key: String::new(), wrong: message, right: "YAML: keys and values with spaces for indentation".into() }]
+        let message = message.split(", set ").next().unwrap_or_default();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        vec![Fault {
+            at,
+            key: String::new(),
+            wrong: message,
+            right: "YAML: keys and values with spaces for indentation".into(),
+        }]
     })?;
     let mut faults = Vec::new();
     let node = fill(raw, folder, &mut faults);
@@ -135,16 +144,30 @@ fn filled(written: &str, folder: &Path) -> Result<String, (String, String)> {
 
 fn looked_up(name: &str, folder: &Path) -> Result<String, (String, String)> {
     match name.split_once(':') {
-        Some(("env", variable)) => std::env::var(variable)
-            .map_err(|_| (format!("the environment variable `{variable}` is not set"), format!("set {variable} before the start"))),
+        Some(("env", variable)) => std::env::var(variable).map_err(|_| {
+            (
+                format!("the environment variable `{variable}` is not set"),
+                format!("set {variable} before the start"),
+            )
+        }),
         Some(("file", path)) => {
             let path = folder.join(path);
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| (format!("the file {} cannot be read: {error}", path.display()), "a text file that the collector may read".into()))?;
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                (
+                    format!("the file {} cannot be read: {error}", path.display()),
+                    "a text file that the collector may read".into(),
+                )
+            })?;
             // Editors and `echo` end a file with a line break that is no part of a token or key.
-            Ok(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).to_owned())
+            Ok(text
+                .strip_suffix('\n')
+                .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t))
+                .to_owned())
         }
-        _ => Err((format!("`${{{name}}}` is no reference"), "${env:NAME}, ${file:PATH}, or $${ for a plain ${".into())),
+        _ => Err((
+            format!("`${{{name}}}` is no reference"),
+            "${env:NAME}, ${file:PATH}, or $${ for a plain ${".into(),
+        )),
     }
 }
 
@@ -231,7 +254,8 @@ mod tests {
 
     #[test]
     fn a_missing_reference_says_what_is_missing() {
-        let faults = parse("a: ${env:TROMMEL_NOT_SET}\nb: ${file:nowhere}\nc: ${x\n", Path::new(".")).unwrap_err();
+        let faults =
+            parse("a: ${env:TROMMEL_NOT_SET}\nb: ${file:nowhere}\nc: ${x\n", Path::new(".")).unwrap_err();
         assert_eq!(faults.len(), 3);
         assert_eq!(faults[0].at.line, 1);
         assert!(faults[0].wrong.contains("TROMMEL_NOT_SET"));

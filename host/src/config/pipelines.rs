@@ -17,7 +17,11 @@ pub(super) struct Placed {
 pub(super) fn read(root: &Table<'_>) -> Vec<Placed> {
     let Some(node) = root.node("pipelines") else { return Vec::new() };
     let items = root.reader.list("pipelines", node);
-    items.iter().enumerate().filter_map(|(number, item)| read_pipeline(root.reader.table(&format!("pipelines[{number}]"), item))).collect()
+    items
+        .iter()
+        .enumerate()
+        .filter_map(|(number, item)| read_pipeline(root.reader.table(&format!("pipelines[{number}]"), item)))
+        .collect()
 }
 
 fn read_pipeline(table: Table<'_>) -> Option<Placed> {
@@ -36,11 +40,15 @@ fn read_pipeline(table: Table<'_>) -> Option<Placed> {
     let is_unguarded = table.optional("unguarded", flag).unwrap_or(false);
     let at = table.at;
     table.finish(&["name", "when", "plugins", "sinks", "unguarded"]);
-    Some(Placed { at, settings: PipelineSettings { name: name?, signal, tenants, plugins, sinks, is_unguarded } })
+    Some(Placed {
+        at,
+        settings: PipelineSettings { name: name?, signal, tenants, plugins, sinks, is_unguarded },
+    })
 }
 
 fn read_when(when: Table<'_>) -> (Option<Signal>, Vec<String>) {
-    const SIGNALS: &[(&str, Signal)] = &[("logs", Signal::Logs), ("traces", Signal::Traces), ("metrics", Signal::Metrics)];
+    const SIGNALS: &[(&str, Signal)] =
+        &[("logs", Signal::Logs), ("traces", Signal::Traces), ("metrics", Signal::Metrics)];
     let signal = when.optional("signal", choice(SIGNALS));
     let tenants = when.values("tenant", text).unwrap_or_default();
     when.finish(&["signal", "tenant"]);
@@ -63,7 +71,9 @@ fn read_route(table: &Table<'_>, path: &str, item: &Node) -> Option<SinkRoute> {
                     resource.insert(attribute.to_owned(), one_or_more(&when, key));
                 }
                 _ if key == "route" => {}
-                _ => table.reader.fault(*at, &when.path(key), "is no condition", "resource:ATTRIBUTE or route"),
+                _ => {
+                    table.reader.fault(*at, &when.path(key), "is no condition", "resource:ATTRIBUTE or route")
+                }
             }
         }
     }

@@ -6,7 +6,8 @@ use super::read::{Table, choice, duration, flag, secret, size, text};
 use crate::sandbox::{Grant, Instance, Limits, Module, OnFailure, Settings};
 use std::collections::BTreeMap;
 
-const KEYS: [&str; 9] = ["module", "guard", "on_failure", "tenant", "instance", "limits", "grant", "secrets", "config"];
+const KEYS: [&str; 9] =
+    ["module", "guard", "on_failure", "tenant", "instance", "limits", "grant", "secrets", "config"];
 
 pub(super) fn read(table: Table<'_>) -> Vec<Settings> {
     let entries = table.all();
@@ -25,13 +26,22 @@ fn read_plugin(name: &str, table: Table<'_>) -> Option<Settings> {
     if let Some(Module::Builtin(bundled)) = &module
         && !artifacts::BUNDLED.contains(&bundled.as_str())
     {
-        table.fault("module", format!("`{bundled}` does not come with the collector"), artifacts::BUNDLED.join(", "));
+        table.fault(
+            "module",
+            format!("`{bundled}` does not come with the collector"),
+            artifacts::BUNDLED.join(", "),
+        );
     }
     let is_bundled = matches!(module, Some(Module::Builtin(_)));
-    let is_guard = table.optional("guard", flag).unwrap_or(matches!(&module, Some(Module::Builtin(bundled)) if bundled == "redact"));
+    let is_guard = table
+        .optional("guard", flag)
+        .unwrap_or(matches!(&module, Some(Module::Builtin(bundled)) if bundled == "redact"));
     let on_failure = read_on_failure(&table, is_guard);
     let grant = table.table("grant").map(|grant| {
-        let read = Grant { reads: grant.values("reads", text).unwrap_or_default(), writes: grant.values("writes", text).unwrap_or_default() };
+        let read = Grant {
+            reads: grant.values("reads", text).unwrap_or_default(),
+            writes: grant.values("writes", text).unwrap_or_default(),
+        };
         grant.finish(&["reads", "writes"]);
         read
     });
@@ -83,7 +93,11 @@ fn read_instance(table: &Table<'_>, is_bundled: bool) -> Instance {
 
 fn read_secrets(table: &Table<'_>) -> BTreeMap<String, crate::telemetry::Secret> {
     let Some(secrets) = table.table("secrets") else { return BTreeMap::new() };
-    secrets.all().iter().filter_map(|(name, _, _)| Some((name.clone(), secrets.optional(name, secret)?))).collect()
+    secrets
+        .all()
+        .iter()
+        .filter_map(|(name, _, _)| Some((name.clone(), secrets.optional(name, secret)?)))
+        .collect()
 }
 
 fn read_limits(table: &Table<'_>) -> Limits {

@@ -12,7 +12,7 @@ pub(super) fn read_receivers(table: Option<Table<'_>>) -> receivers::Settings {
         settings.grpc = otlp.table("grpc").and_then(read_listen);
         settings.http = otlp.table("http").and_then(read_listen);
         settings.body_bytes_max = otlp.optional("body_max", size).unwrap_or(settings.body_bytes_max);
-        if settings.grpc.is_none() && settings.http.is_none() {
+        if otlp.node("grpc").is_none() && otlp.node("http").is_none() {
             otlp.fault("grpc", "is missing, and so is http", "{ grpc: { listen: 127.0.0.1:4317 } }");
         }
         otlp.finish(&["grpc", "http", "body_max"]);
@@ -34,9 +34,15 @@ pub(super) fn read_console(table: Option<Table<'_>>) -> Option<console::Settings
     let tls = table.table("tls").and_then(read_server_tls);
     let origins = table.values("origins", text).unwrap_or_default();
     for origin in &origins {
-        let is_origin = ["http://", "https://"].iter().any(|s| origin.strip_prefix(s).is_some_and(|host| !host.is_empty() && !host.contains('/')));
+        let is_origin = ["http://", "https://"]
+            .iter()
+            .any(|s| origin.strip_prefix(s).is_some_and(|host| !host.is_empty() && !host.contains('/')));
         if !is_origin {
-            table.fault("origins", format!("`{}` is no origin", origin.escape_debug()), "scheme and host: https://panel.example");
+            table.fault(
+                "origins",
+                format!("`{}` is no origin", origin.escape_debug()),
+                "scheme and host: https://panel.example",
+            );
         }
     }
     table.finish(&["listen", "tls", "origins"]);
@@ -49,18 +55,23 @@ fn read_server_tls(table: Table<'_>) -> Option<ServerSettings> {
     let cert = table.required("cert", "the path of a certificate chain in PEM", text);
     let key = table.required("key", "the path of the private key in PEM", text);
     let client_ca = table.optional("client_ca", text).map(|path| folder.join(path));
-    let settings = Some(()).and_then(|()| Some(ServerSettings { cert: folder.join(cert?), key: folder.join(key?), client_ca }));
+    let settings = Some(())
+        .and_then(|()| Some(ServerSettings { cert: folder.join(cert?), key: folder.join(key?), client_ca }));
     table.finish(&["cert", "key", "client_ca"]);
     settings
 }
 
 pub(super) fn read_client_tls(table: Table<'_>) -> ClientSettings {
     let path = |key: &str| table.optional(key, text).map(|path| table.reader.folder.join(path));
-    let settings = ClientSettings { ca: path("ca"), cert: path("cert"), key: path("key"), server_name: table.optional("server_name", text) };
+    let settings = ClientSettings {
+        ca: path("ca"),
+        cert: path("cert"),
+        key: path("key"),
+        server_name: table.optional("server_name", text),
+    };
     if settings.cert.is_some() != settings.key.is_some() {
         table.fault("cert", "needs `key` beside it, and `key` needs `cert`", "both or neither");
     }
     table.finish(&["ca", "cert", "key", "server_name"]);
     settings
 }
-

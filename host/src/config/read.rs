@@ -21,7 +21,12 @@ impl Reader {
     }
 
     pub(super) fn fault(&self, at: Position, key: &str, wrong: impl Into<String>, right: impl Into<String>) {
-        self.faults.borrow_mut().push(Fault { at, key: key.into(), wrong: wrong.into(), right: right.into() });
+        self.faults.borrow_mut().push(Fault {
+            at,
+            key: key.into(),
+            wrong: wrong.into(),
+            right: right.into(),
+        });
     }
 
     pub(super) fn into_faults(self) -> Vec<Fault> {
@@ -36,11 +41,22 @@ impl Reader {
             Value::Table(entries) => entries,
             Value::Nothing => &[],
             other => {
-                self.fault(node.at, key, format!("{} stands here", other.shown()), "a table of keys and values");
+                self.fault(
+                    node.at,
+                    key,
+                    format!("{} stands here", other.shown()),
+                    "a table of keys and values",
+                );
                 &[]
             }
         };
-        Table { reader: self, key: key.into(), at: node.at, entries, taken: RefCell::new(vec![false; entries.len()]) }
+        Table {
+            reader: self,
+            key: key.into(),
+            at: node.at,
+            entries,
+            taken: RefCell::new(vec![false; entries.len()]),
+        }
     }
 
     /// The items of the list at `node`.
@@ -98,10 +114,17 @@ impl<'r> Table<'r> {
 
     pub(super) fn optional<T>(&self, key: &str, read: impl Fn(&Value) -> Result<T, Wrong>) -> Option<T> {
         let node = self.node(key)?;
-        read(&node.value).map_err(|(wrong, right)| self.reader.fault(node.at, &self.path(key), wrong, right)).ok()
+        read(&node.value)
+            .map_err(|(wrong, right)| self.reader.fault(node.at, &self.path(key), wrong, right))
+            .ok()
     }
 
-    pub(super) fn required<T>(&self, key: &str, right: &str, read: impl Fn(&Value) -> Result<T, Wrong>) -> Option<T> {
+    pub(super) fn required<T>(
+        &self,
+        key: &str,
+        right: &str,
+        read: impl Fn(&Value) -> Result<T, Wrong>,
+    ) -> Option<T> {
         if self.entries.iter().any(|(name, _, _)| name == key) {
             return self.optional(key, read);
         }
@@ -114,7 +137,9 @@ impl<'r> Table<'r> {
         let node = self.node(key)?;
         let path = self.path(key);
         let items = self.reader.list(&path, node);
-        let read_one = |item: &Node| read(&item.value).map_err(|(wrong, right)| self.reader.fault(item.at, &path, wrong, right)).ok();
+        let read_one = |item: &Node| {
+            read(&item.value).map_err(|(wrong, right)| self.reader.fault(item.at, &path, wrong, right)).ok()
+        };
         Some(items.iter().filter_map(read_one).collect())
     }
 
@@ -123,7 +148,8 @@ impl<'r> Table<'r> {
         let taken = self.taken.borrow();
         for ((name, at, _), taken) in self.entries.iter().zip(taken.iter()) {
             if !taken {
-                let near = known.iter().min_by_key(|key| distance(key, name)).filter(|key| distance(key, name) <= 2);
+                let near =
+                    known.iter().min_by_key(|key| distance(key, name)).filter(|key| distance(key, name) <= 2);
                 let right = match near {
                     Some(key) => format!("`{key}`"),
                     None => format!("one of {}", known.join(", ")),
@@ -161,7 +187,11 @@ pub(super) fn text(value: &Value) -> Result<String, Wrong> {
 
 pub(super) fn secret(value: &Value) -> Result<Secret, Wrong> {
     let secret = text(value)?;
-    if secret.is_empty() { Err(("is empty".into(), "a secret: ${file:PATH} or ${env:NAME}".into())) } else { Ok(Secret::new(secret)) }
+    if secret.is_empty() {
+        Err(("is empty".into(), "a secret: ${file:PATH} or ${env:NAME}".into()))
+    } else {
+        Ok(Secret::new(secret))
+    }
 }
 
 pub(super) fn flag(value: &Value) -> Result<bool, Wrong> {
@@ -175,16 +205,25 @@ pub(super) fn flag(value: &Value) -> Result<bool, Wrong> {
 
 /// `64MiB`, `10 GiB`, `512 KiB`, `100B`, `1MB`.
 pub(super) fn size(value: &Value) -> Result<usize, Wrong> {
-    const UNITS: [(&str, u64); 7] =
-        [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000), ("B", 1)];
+    const UNITS: [(&str, u64); 7] = [
+        ("GiB", 1 << 30),
+        ("MiB", 1 << 20),
+        ("KiB", 1 << 10),
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("KB", 1_000),
+        ("B", 1),
+    ];
     quantity(value, &UNITS, "a size with its unit: 64MiB").and_then(|bytes| {
-        usize::try_from(bytes).map_err(|_| (format!("{} is too large", value.shown()), "a size that fits the memory".into()))
+        usize::try_from(bytes)
+            .map_err(|_| (format!("{} is too large", value.shown()), "a size that fits the memory".into()))
     })
 }
 
 /// `250ms`, `10s`, `5m`, `1h`, `7d`.
 pub(super) fn duration(value: &Value) -> Result<Duration, Wrong> {
-    const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    const UNITS: [(&str, u64); 5] =
+        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     quantity(value, &UNITS, "a time with its unit: 250ms, 10s, 5m, 1h, 7d").map(Duration::from_millis)
 }
 
@@ -194,12 +233,18 @@ fn quantity(value: &Value, units: &[(&str, u64)], right: &str) -> Result<u64, Wr
     let digits = filled.len() - filled.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = filled.split_at(digits);
     let number: u64 = number.parse().map_err(|_| wrong("does not begin with a number"))?;
-    let factor = units.iter().find(|(name, factor)| *name == unit.trim() && *factor > 0).ok_or_else(|| wrong("has no unit that is known"))?.1;
+    let factor = units
+        .iter()
+        .find(|(name, factor)| *name == unit.trim() && *factor > 0)
+        .ok_or_else(|| wrong("has no unit that is known"))?
+        .1;
     number.checked_mul(factor).ok_or_else(|| wrong("is too large"))
 }
 
 pub(super) fn address(value: &Value) -> Result<SocketAddr, Wrong> {
-    text(value)?.parse().map_err(|_| (format!("{} is no address", value.shown()), "an address with a port: 127.0.0.1:4317".into()))
+    text(value)?.parse().map_err(|_| {
+        (format!("{} is no address", value.shown()), "an address with a port: 127.0.0.1:4317".into())
+    })
 }
 
 /// One of a few words.

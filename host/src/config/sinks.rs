@@ -43,12 +43,21 @@ fn read_sink(table: Table<'_>, data: &Path) -> Option<Settings> {
 }
 
 fn read_otlp(table: Table<'_>) -> Option<otlp::Settings> {
-    const PROTOCOLS: &[(&str, otlp::Protocol)] = &[("grpc", otlp::Protocol::Grpc), ("http", otlp::Protocol::Http)];
-    const COMPRESSIONS: &[(&str, otlp::Compression)] =
-        &[("none", otlp::Compression::None), ("gzip", otlp::Compression::Gzip), ("zstd", otlp::Compression::Zstd)];
+    const PROTOCOLS: &[(&str, otlp::Protocol)] =
+        &[("grpc", otlp::Protocol::Grpc), ("http", otlp::Protocol::Http)];
+    const COMPRESSIONS: &[(&str, otlp::Compression)] = &[
+        ("none", otlp::Compression::None),
+        ("gzip", otlp::Compression::Gzip),
+        ("zstd", otlp::Compression::Zstd),
+    ];
     let endpoint = table.required("endpoint", "http://127.0.0.1:4317", |value| {
         let url = text(value)?;
-        let wrong = || (format!("{} is no endpoint", value.shown()), "http:// or https:// with host and port".to_string());
+        let wrong = || {
+            (
+                format!("{} is no endpoint", value.shown()),
+                "http:// or https:// with host and port".to_string(),
+            )
+        };
         let parsed: http::Uri = url.parse().map_err(|_| wrong())?;
         let has_scheme = matches!(parsed.scheme_str(), Some("http" | "https"));
         if has_scheme && parsed.host().is_some_and(|host| !host.is_empty()) { Ok(url) } else { Err(wrong()) }
@@ -83,8 +92,10 @@ fn read_headers(table: Table<'_>) -> BTreeMap<String, crate::telemetry::Secret> 
 }
 
 fn read_streams(table: Table<'_>, data: &Path) -> streams::Settings {
-    let mut settings =
-        streams::Settings { store: streams::StoreSettings::Embedded { folder: data.join("streams") }, retention: Duration::from_secs(7 * 86_400) };
+    let mut settings = streams::Settings {
+        store: streams::StoreSettings::Embedded { folder: data.join("streams") },
+        retention: Duration::from_secs(7 * 86_400),
+    };
     match table.node("store").map(|node| &node.value) {
         None => {}
         Some(value) if text(value).is_ok_and(|word| word == "embedded") => {}

@@ -1,4 +1,4 @@
-//! One file with many faults, and the fault of each rule.
+//! The faults of a file, all at once, with line, column and what would be right.
 
 use super::*;
 use expect_test::{Expect, expect};
@@ -11,7 +11,185 @@ fn check(text: &str, expected: Expect) {
     expected.assert_eq(&shown);
 }
 
+/// A valid file with one section in another form.
+fn with(section: &str) -> String {
+    let rest: &[(&str, &str)] = &[
+        ("receivers", "receivers: { otlp: { grpc: { listen: 127.0.0.1:4317 } } }"),
+        ("pipelines", "pipelines: [{ name: all, sinks: [out] }]"),
+        ("sinks", "sinks: { out: { type: discard } }"),
+    ];
+    let own = section.split(':').next().unwrap();
+    let others: Vec<&str> = rest.iter().filter(|(key, _)| *key != own).map(|(_, line)| *line).collect();
+    format!("{section}\n{}\n", others.join("\n"))
+}
+
 #[test]
 fn the_embedded_defaults_are_valid() {
     check(DEFAULTS, expect!["valid"]);
+    check(&with("data: here"), expect!["valid"]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    check(
+        r#"
+receivers: { otlp: { grpc: { lisen: 127.0.0.1:4317 }, http: { listen: nowhere } } }
+identity: { tokens: [{ sha256: "abc", tenant: _x, rights: [sned] }] }
+plugins: { r: { module: "builtin:redcat", on_failure: quarantine } }
+pipelines: [{ name: a, plugins: [q], sinks: [b] }]
+sinks: { s: { type: kafka } }
+journal: { kind: disk }
+memory: { room: 512 }
+"#,
+        expect![[r#"
+            trommel.yaml:2:28: receivers.otlp.grpc.listen: is missing; right would be: 127.0.0.1:4317
+            trommel.yaml:2:30: receivers.otlp.grpc.lisen: is no key that is known here; right would be: `listen`
+            trommel.yaml:2:71: receivers.otlp.http.listen: `nowhere` is no address; right would be: an address with a port: 127.0.0.1:4317
+            trommel.yaml:3:32: identity.tokens.sha256: `abc` is no SHA-256; right would be: 64 hexadecimal digits: printf %s TOKEN | sha256sum
+            trommel.yaml:3:47: identity.tokens.tenant: `_x` is no name of a tenant; right would be: 1 to 128 bytes of printable text, not beginning with `_`
+            trommel.yaml:3:47: identity.tokens.tenant: is missing; right would be: `tenant`, or `speaks_for`, or the right `admin`
+            trommel.yaml:3:59: identity.tokens.rights: `sned` is no right; right would be: some of send, read, admin
+            trommel.yaml:4:25: plugins.r.module: `redcat` does not come with the collector; right would be: enrich, redact, sample
+            trommel.yaml:4:55: plugins.r.on_failure: `quarantine` comes with dead letters; right would be: refuse, drop or pass
+            trommel.yaml:5:13: pipelines[0].plugins: there is no plugin `q`; right would be: r
+            trommel.yaml:5:13: pipelines[0].sinks: there is no sink `b`; right would be: one that stands under `sinks`
+            trommel.yaml:6:21: sinks.s.type: `kafka` is not known; right would be: otlp, streams, stdout or discard
+            trommel.yaml:7:18: journal.kind: `disk` comes with the journal; right would be: memory: what was acknowledged dies with the process
+            trommel.yaml:8:17: memory.room: `512` has no unit; right would be: a size with its unit: 64MiB
+            14 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn text_that_is_no_yaml_says_where() {
+    check(
+        "a: [1\nb: 2\n",
+        expect![[r#"
+        trommel.yaml:2:2: illegal placement of ':' indicator; right would be: YAML: keys and values with spaces for indentation
+        1 fault in trommel.yaml"#]],
+    );
+    check(
+        "a: 1\na: 2\n",
+        expect![[r#"
+        trommel.yaml:2:1: duplicate mapping key: a; right would be: YAML: keys and values with spaces for indentation
+        1 fault in trommel.yaml"#]],
+    );
+    check(
+        "",
+        expect![[r#"
+        trommel.yaml:1:1: receivers: there is none; right would be: receivers: { otlp: { grpc: { listen: 127.0.0.1:4317 } } }
+        trommel.yaml:1:1: pipelines: there is none; right would be: pipelines: [{ name: logs, when: { signal: logs }, sinks: [streams] }]
+        2 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn without_tokens_only_loopback_may_listen() {
+    check(
+        &with("receivers: { otlp: { grpc: { listen: 0.0.0.0:4317 } } }"),
+        expect![[r#"
+        trommel.yaml:1:1: identity: has no tokens, and 0.0.0.0:4317 can be reached from other machines; right would be: tokens under `identity`, or a loopback address
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn two_listeners_need_two_ports() {
+    let section =
+        "receivers: { otlp: { grpc: { listen: 127.0.0.1:4317 }, http: { listen: 127.0.0.1:4317 } } }";
+    check(
+        &with(section),
+        expect![[r#"
+        trommel.yaml:1:12: receivers: two listeners share 127.0.0.1:4317; right would be: a port of its own for each
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn the_largest_body_must_fit_half_of_the_room() {
+    check(
+        &with("memory: { room: 128MiB }"),
+        expect![[r#"
+        trommel.yaml:1:9: memory: half of the room is less than 3 × the largest body; right would be: memory.room of at least 384 MiB, or a smaller receivers.otlp.body_max
+        1 fault in trommel.yaml"#]],
+    );
+    check(&with("memory: { room: 384MiB }"), expect!["valid"]);
+}
+
+#[test]
+fn a_guard_must_stand_in_every_pipeline_or_be_waived() {
+    let plugin = "plugins: { redact: { module: \"builtin:redact\" } }";
+    check(
+        &with(plugin),
+        expect![[r#"
+        trommel.yaml:3:13: pipelines[0].plugins: the guard `redact` is missing; right would be: `redact` among the plugins, or `unguarded: true`
+        1 fault in trommel.yaml"#]],
+    );
+    let waived = with(plugin).replace("name: all,", "name: all, unguarded: true,");
+    check(&waived, expect!["valid"]);
+    let passes = with("plugins: { redact: { module: \"builtin:redact\", on_failure: pass } }");
+    check(
+        &passes.replace("sinks: [out]", "plugins: [redact], sinks: [out]"),
+        expect![[r#"
+        trommel.yaml:1:60: plugins.redact.on_failure: would let records past a guard that failed on them; right would be: drop or refuse
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn a_tenants_plugin_stands_in_pipelines_of_that_tenant_alone() {
+    let plugin = "plugins: { own: { module: ./own.wasm, tenant: acme, grant: { reads: [severity], writes: [drop] } } }";
+    let named = with(plugin).replace("sinks: [out]", "plugins: [own], sinks: [out]");
+    check(
+        &named,
+        expect![[r#"
+        trommel.yaml:3:13: pipelines[0].plugins: `own` is for tenant `acme` alone; right would be: when: { tenant: [acme] }
+        1 fault in trommel.yaml"#]],
+    );
+    check(&named.replace("name: all,", "name: all, when: { tenant: [acme] },"), expect!["valid"]);
+}
+
+#[test]
+fn a_plugin_from_a_file_needs_a_grant() {
+    check(
+        &with("plugins: { own: { module: ./own.wasm } }"),
+        expect![[r#"
+        trommel.yaml:1:17: plugins.own.grant: is missing; right would be: what this plugin may read and write, in the words of its manifest: { reads: [severity], writes: [drop] }
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn what_comes_later_says_so() {
+    check(
+        &with("alerts: { channels: {} }"),
+        expect![[r#"
+        trommel.yaml:1:9: alerts: alerts come with a later version; right would be: leave the section out
+        1 fault in trommel.yaml"#]],
+    );
+    check(
+        &with("sinks: { out: { type: streams, store: { mongodb: { uri: x } } } }"),
+        expect![[r#"
+        trommel.yaml:1:39: sinks.out.store: `mongodb` comes with a later version; right would be: embedded
+        1 fault in trommel.yaml"#]],
+    );
+    check(
+        &with("sinks: { out: { type: remote_write, endpoint: \"http://x\" } }"),
+        expect![[r#"
+        trommel.yaml:1:23: sinks.out.type: `remote_write` comes with a later version; right would be: otlp, streams, stdout or discard
+        trommel.yaml:3:13: pipelines[0].sinks: there is no sink `out`; right would be: one that stands under `sinks`
+        2 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn secrets_are_in_no_fault_and_no_debug() {
+    let text = with(
+        "sinks: { out: { type: otlp, endpoint: \"http://127.0.0.1:1\", headers: { authorization: \"Bearer s3cret\" } } }",
+    );
+    let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let broken = text.replace("authorization:", "\"author ization\":");
+    let faults = Config::parse(&broken, Path::new("."), "trommel.yaml").unwrap_err().to_string();
+    assert!(!faults.contains("s3cret"), "{faults}");
 }

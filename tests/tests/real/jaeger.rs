@@ -3,7 +3,9 @@
 use super::installed;
 use crate::shutdown::{Process, free_port};
 use crate::world::{World, attribute, eventually, with_token};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, trace_service_client::TraceServiceClient};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
 use serde_json::Value;
@@ -46,7 +48,11 @@ exporters: {{ jaeger_storage_exporter: {{ trace_storage: mem }} }}
     let process = Process(command.spawn().unwrap());
     let client = crate::world::client();
     eventually("Jaeger is ready", || async {
-        client.get(format!("http://127.0.0.1:{health}/status")).send().await.is_ok_and(|answer| answer.status() == 200)
+        client
+            .get(format!("http://127.0.0.1:{health}/status"))
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status() == 200)
     })
     .await;
     Jaeger { _process: process, _folder: folder, otlp_grpc, otlp_http, query }
@@ -78,12 +84,20 @@ fn trace(id: u8) -> ExportTraceServiceRequest {
             attributes: vec![attribute("card", "4111 1111 1111 1111"), attribute("number", "2")],
             ..Default::default()
         }],
-        links: vec![span::Link { trace_id: vec![9; 16], span_id: vec![9; 8], attributes: vec![attribute("why", "retry")], ..Default::default() }],
+        links: vec![span::Link {
+            trace_id: vec![9; 16],
+            span_id: vec![9; 8],
+            attributes: vec![attribute("why", "retry")],
+            ..Default::default()
+        }],
         ..Default::default()
     };
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource { attributes: vec![attribute("service.name", "orders"), attribute("project.id", "shop")], ..Default::default() }),
+            resource: Some(Resource {
+                attributes: vec![attribute("service.name", "orders"), attribute("project.id", "shop")],
+                ..Default::default()
+            }),
             scope_spans: vec![ScopeSpans { spans: vec![root, child], ..Default::default() }],
             ..Default::default()
         }],
@@ -92,7 +106,14 @@ fn trace(id: u8) -> ExportTraceServiceRequest {
 
 fn attributes(of: &Value) -> Vec<(String, String)> {
     let list = of["attributes"].as_array().cloned().unwrap_or_default();
-    list.iter().map(|entry| (entry["key"].as_str().unwrap().to_owned(), entry["value"]["stringValue"].as_str().unwrap_or_default().to_owned())).collect()
+    list.iter()
+        .map(|entry| {
+            (
+                entry["key"].as_str().unwrap().to_owned(),
+                entry["value"]["stringValue"].as_str().unwrap_or_default().to_owned(),
+            )
+        })
+        .collect()
 }
 
 async fn check(sink: &str, id: u8, jaeger: &Jaeger) {
@@ -112,20 +133,31 @@ sinks: {{ jaeger: {sink} }}
     client.export(with_token(trace(id), None)).await.unwrap();
     let hex: String = [id; 16].iter().map(|byte| format!("{byte:02x}")).collect();
     let url = format!("http://127.0.0.1:{}/api/v3/traces/{hex}", jaeger.query);
-    eventually("the trace is in Jaeger", || async { world.http.get(&url).send().await.is_ok_and(|answer| answer.status() == 200) }).await;
+    eventually("the trace is in Jaeger", || async {
+        world.http.get(&url).send().await.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
     let answer: Value = world.http.get(&url).send().await.unwrap().json().await.unwrap();
     let whole = answer.to_string();
     assert!(!whole.contains("ada@example.com") && !whole.contains("4111"), "{whole}");
 
     let resources = answer["result"]["resourceSpans"].as_array().unwrap();
-    let spans: Vec<&Value> =
-        resources.iter().flat_map(|resource| resource["scopeSpans"].as_array().unwrap()).flat_map(|scope| scope["spans"].as_array().unwrap()).collect();
+    let spans: Vec<&Value> = resources
+        .iter()
+        .flat_map(|resource| resource["scopeSpans"].as_array().unwrap())
+        .flat_map(|scope| scope["spans"].as_array().unwrap())
+        .collect();
     assert_eq!(spans.len(), 2, "{whole}");
     let resource = attributes(&resources[0]["resource"]);
-    for expected in [("service.name", "orders"), ("tenant.id", "local"), ("project.id", "shop"), ("region", "eu-1")] {
+    for expected in
+        [("service.name", "orders"), ("tenant.id", "local"), ("project.id", "shop"), ("region", "eu-1")]
+    {
         assert!(resource.contains(&(expected.0.into(), expected.1.into())), "{expected:?} in {resource:?}");
     }
-    let root = spans.iter().find(|span| span["name"].as_str().unwrap().starts_with("POST /orders of ")).expect("the root");
+    let root = spans
+        .iter()
+        .find(|span| span["name"].as_str().unwrap().starts_with("POST /orders of "))
+        .expect("the root");
     assert!(attributes(root).contains(&("http.route".into(), "/orders".into())));
     assert_eq!(root["status"]["message"], "declined");
     let child = spans.iter().find(|span| span["name"] == "charge").expect("the child");

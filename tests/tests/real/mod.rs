@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 /// Where `cargo xtask test` installed a tool.
 fn installed(variable: &str) -> PathBuf {
-    let path = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: `cargo xtask test` installs the tool and sets it"));
+    let path = std::env::var_os(variable)
+        .unwrap_or_else(|| panic!("{variable} is not set: `cargo xtask test` installs the tool and sets it"));
     PathBuf::from(path)
 }
 

@@ -9,8 +9,14 @@ use std::process::Command;
 /// The gateway of the identity tests with all three signals.
 fn configuration() -> String {
     gateway()
-        .replace("sinks: [streams] }]", "sinks: [streams] }, { name: rest, plugins: [redact], sinks: [nowhere] }]")
-        .replace("sinks: { streams: { type: streams } }", "sinks: { streams: { type: streams }, nowhere: { type: discard } }")
+        .replace(
+            "sinks: [streams] }]",
+            "sinks: [streams] }, { name: rest, plugins: [redact], sinks: [nowhere] }]",
+        )
+        .replace(
+            "sinks: { streams: { type: streams } }",
+            "sinks: { streams: { type: streams }, nowhere: { type: discard } }",
+        )
         .replace("guard: true }", "guard: true, config: { patterns: [email] } }")
 }
 
@@ -22,7 +28,11 @@ struct Sender {
 }
 
 fn python(protocol: &str, world: &World) -> Sender {
-    let endpoint = if protocol == "grpc" { format!("http://{}", world.grpc()) } else { format!("http://{}", world.otlp_http()) };
+    let endpoint = if protocol == "grpc" {
+        format!("http://{}", world.grpc())
+    } else {
+        format!("http://{}", world.otlp_http())
+    };
     let project = format!("python-{protocol}");
     let mut command = Command::new(installed("TROMMEL_TEST_PYTHON"));
     command.arg(sources().join("clients.py")).args([protocol, &endpoint, "acme-token", &project]);
@@ -30,7 +40,11 @@ fn python(protocol: &str, world: &World) -> Sender {
 }
 
 fn node(protocol: &str, world: &World) -> Sender {
-    let endpoint = if protocol == "grpc" { format!("http://{}", world.grpc()) } else { format!("http://{}", world.otlp_http()) };
+    let endpoint = if protocol == "grpc" {
+        format!("http://{}", world.grpc())
+    } else {
+        format!("http://{}", world.otlp_http())
+    };
     let project = format!("node-{protocol}");
     let mut command = Command::new("node");
     command.env("NODE_PATH", installed("TROMMEL_TEST_NODE"));
@@ -39,16 +53,22 @@ fn node(protocol: &str, world: &World) -> Sender {
 }
 
 async fn check(world: &World, mut sender: Sender) {
-    let output = tokio::task::spawn_blocking(move || (sender.command.output().unwrap(), sender.project, sender.service, sender.team));
+    let output = tokio::task::spawn_blocking(move || {
+        (sender.command.output().unwrap(), sender.project, sender.service, sender.team)
+    });
     let (output, project, service, team) = output.await.unwrap();
     assert!(output.status.success(), "{project}: {}", String::from_utf8_lossy(&output.stderr));
     let printed = String::from_utf8(output.stdout).unwrap();
-    let (trace_id, span_id) = printed.trim().split_once(' ').expect("the client prints its trace and span id");
+    let (trace_id, span_id) =
+        printed.trim().split_once(' ').expect("the client prints its trace and span id");
 
     let records = world.history_of(Some("acme-token"), "acme", &project, 21).await;
     for (number, record) in records[..20].iter().enumerate() {
         let body = record["body"].as_str().unwrap();
-        assert!(body.starts_with(&format!("line {number} of ")) && !body.contains("ada@example.com"), "{record}");
+        assert!(
+            body.starts_with(&format!("line {number} of ")) && !body.contains("ada@example.com"),
+            "{record}"
+        );
         assert_eq!(record["attributes"]["number"], json!(number), "{record}");
         assert_eq!(record["attributes"]["ratio"].as_f64(), Some(number as f64 / 4.0), "{record}");
         assert_eq!(record["attributes"]["even"], json!(number % 2 == 0), "{record}");
@@ -71,10 +91,15 @@ async fn spans_and_points_arrived(world: &World, clients: u32) {
     eventually("spans and points of every client", || async {
         let metrics = world.metrics().await;
         let delivered = |signal: &str| {
-            let is_line = |line: &&str| line.contains("delivered") && line.contains("sink=\"nowhere\"") && line.contains(&format!("signal=\"{signal}\""));
+            let is_line = |line: &&str| {
+                line.contains("delivered")
+                    && line.contains("sink=\"nowhere\"")
+                    && line.contains(&format!("signal=\"{signal}\""))
+            };
             metrics.lines().find(is_line).and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         };
-        delivered("traces") == Some(f64::from(clients)) && delivered("metrics") == Some(f64::from(2 * clients))
+        delivered("traces") == Some(f64::from(clients))
+            && delivered("metrics") == Some(f64::from(2 * clients))
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use super::super::splice::{Edit, place, splice};
 use super::super::wire::{Field, LENGTH, VARINT, fields, put_field};
-use super::edits::{put_key_value, put_number};
+use super::edits::{put_key_value, put_number, with_value};
 use super::index::{BODY, EVENT, EVENT_NAME, ITEM, METRIC, RESOURCE, SCOPE, TABLES, content, level_of};
 use super::table::{CHANGED, NOWHERE, STAMPED, Slot, Table};
 use super::value::{Kind, Value};
@@ -164,15 +164,16 @@ impl Inner {
         if !slot.is_live() {
             return Some(whole(Vec::new()));
         }
+        if slot.is(STAMPED) {
+            let key = table.keys.bytes(slot.key, &self.space);
+            let mut with = Vec::new();
+            put_key_value(&mut with, number, key, &self.space.content_of(slot.value));
+            return Some(whole(with));
+        }
         let mut values = fields(bytes, field.content, field.end).filter(|part| part.is_message(2));
         match (values.next(), values.next()) {
-            (Some(only), None) if !slot.is(STAMPED) => Some(self.value_edit(&only, slot.value)),
-            _ => {
-                let key = table.keys.bytes(slot.key, &self.space);
-                let mut with = Vec::new();
-                put_key_value(&mut with, number, key, &self.space.content_of(slot.value));
-                Some(whole(with))
-            }
+            (Some(only), None) => Some(self.value_edit(&only, slot.value)),
+            _ => Some(whole(with_value(bytes, &field, &self.space.content_of(slot.value)))),
         }
     }
 
@@ -264,12 +265,12 @@ impl Inner {
             let mut scope = row.parent;
             if let Some(metric) = rows.metrics.get(row.parent as usize) {
                 scope = metric.parent;
-                let owner = row.owner as usize;
+                // Its data may come in several parts, of which each says something of all points.
                 let span = content(metric);
-                let data =
-                    fields(bytes, span.start as usize, span.end as usize).find(|data| data.content == owner);
-                hide(owner, data.map_or(owner, |data| data.end), &|number| number == 1);
-                hide(span.start as usize, span.end as usize, &|number| matches!(number, 5 | 7 | 9..=11));
+                let is_data = |part: &Field| part.is_message(metric.kind.into());
+                for data in fields(bytes, span.start as usize, span.end as usize).filter(is_data) {
+                    hide(data.content, data.end, &|number| number == 1);
+                }
             }
             around.extend(rows.scopes.get(scope as usize));
             around.extend(around.first().and_then(|scope| rows.resources.get(scope.parent as usize)));

@@ -291,12 +291,10 @@ impl Inner {
                 let role = roles.get(field.number as usize).copied().unwrap_or(Role::Other);
                 match role {
                     Role::Other => {}
-                    Role::Attribute => {
-                        if is(ATTRIBUTES) && field.wire == LENGTH {
-                            let at = field.start as u32;
-                            let attribute = Attribute { region: &bytes, add: 0, field, at };
-                            self.tables[ITEM].push_attribute(&mut self.space, attribute, row, 0);
-                        }
+                    Role::Attribute if is(ATTRIBUTES) && field.wire == LENGTH => {
+                        let at = field.start as u32;
+                        let attribute = Attribute { region: &bytes, add: 0, field, at };
+                        self.tables[ITEM].push_attribute(&mut self.space, attribute, row, 0);
                     }
                     Role::Body if is(BODIES) => self.tables[BODY].push_value(&bytes, row, &field),
                     Role::Name if is(NAMES) => self.tables[NAME].push_text(row, &field),

@@ -84,7 +84,7 @@ fn malformed_bytes_are_refused_with_the_place_and_what_was_expected() {
     check(
         Metrics,
         &nest(&[1, 2, 2], b"\x2a\x02\x0a\x00\x3a\x00"),
-        expect!["malformed at byte 12: expected one kind of data in a metric"],
+        expect!["malformed at byte 10: expected only one of the fields that exclude each other"],
     );
     check(
         Metrics,
@@ -137,10 +137,8 @@ fn what_costs_more_memory_than_bytes_is_bounded() {
     };
     let resources = |count| b"\x0a\x00".repeat(count);
     check(resources((1 << 20) + 1), resources(1 << 20), "at most 1048576 resources");
-    let texts = |count| nest(&[1, 2, 2], &b"\x1a\x01\xff".repeat(count));
+    let texts = |count| nest(&[1, 1, 3], &b"\x1a\x01\xff".repeat(count));
     check(texts((1 << 16) + 1), texts(1 << 16), "at most 65536 strings that are not UTF-8");
-    let parts = |count| nest(&[1], &b"\x0a\x00".repeat(count));
-    check(parts((1 << 16) + 2), parts((1 << 16) + 1), "at most 65536 resources and scopes in parts");
 }
 
 #[test]
@@ -256,4 +254,27 @@ fn a_length_in_more_bytes_than_it_needs_stays_as_it_is_unless_its_message_change
         splice(bytes, &[same_length]),
         b"\x0a\x84\x00\x12\x02\x12\x00\x0a\x84\x80\x00\x12\x02\x1a\x00"
     );
+}
+
+#[test]
+fn what_otlp_has_once_is_refused_if_it_comes_twice_and_what_it_has_often_is_not() {
+    let once = |signal, bytes: Vec<u8>| {
+        let malformed = Request::check(signal, bytes.into()).unwrap_err();
+        assert!(malformed.expected.starts_with("this field only once"), "{malformed}");
+    };
+    let often = |signal, bytes: Vec<u8>| assert!(Request::check(signal, bytes.into()).is_ok());
+    use Signal::{Logs, Metrics, Traces};
+    for signal in Signal::ALL {
+        once(signal, nest(&[1], b"\x0a\x00\x0a\x00"));
+        once(signal, nest(&[1], b"\x1a\x00\x12\x00\x1a\x00"));
+        often(signal, nest(&[1], b"\x12\x00\x12\x00"));
+        often(signal, nest(&[1, 1], b"\x0a\x00\x0a\x00\x1a\x00\x1a\x00"));
+        often(signal, b"\x0a\x00\x0a\x00".to_vec());
+        often(signal, nest(&[1, 2, 2], b"\xc2\x3e\x00\xc2\x3e\x00"));
+    }
+    once(Logs, nest(&[1, 2, 2], b"\x2a\x00\x2a\x00"));
+    once(Logs, nest(&[1, 2, 2, 6], b"\x12\x00\x12\x00"));
+    once(Traces, nest(&[1, 2, 2], b"\x85\x01\x01\x00\x00\x00\x85\x01\x01\x00\x00\x00"));
+    once(Metrics, nest(&[1, 2, 2], b"\x3a\x00\x3a\x00"));
+    often(Metrics, nest(&[1, 2, 2, 9, 1], b"\x32\x00\x31\x01\x02\x03\x04\x05\x06\x07\x08\x32\x00"));
 }

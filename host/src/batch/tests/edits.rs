@@ -9,20 +9,20 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
 
-fn stream() -> Stream {
+pub(super) fn stream() -> Stream {
     Stream { tenant: TenantId::new("acme").unwrap(), project: ProjectId::new("web").unwrap() }
 }
 
-fn keys() -> IdentityKeys {
+pub(super) fn keys() -> IdentityKeys {
     IdentityKeys { tenant: "tenant.id".into(), project: "project.id".into() }
 }
 
-fn whole(request: &Request) -> Batch {
+pub(super) fn whole(request: &Request) -> Batch {
     request.batch(stream(), &(0..request.resources.len()).collect::<Vec<_>>())
 }
 
 /// A request in the usual or an unusual form, and what it reads as.
-fn sample(signal: Signal, dice: &mut Dice<'_>) -> (Decoded, Request) {
+pub(super) fn sample(signal: Signal, dice: &mut Dice<'_>) -> (Decoded, Request) {
     let reference = dice.request(signal);
     let mut bytes = reference.encode();
     if dice.below(2) == 1 {
@@ -31,12 +31,12 @@ fn sample(signal: Signal, dice: &mut Dice<'_>) -> (Decoded, Request) {
     (reference, Request::check(signal, bytes.into()).unwrap())
 }
 
-fn read(batch: &Batch) -> Decoded {
+pub(super) fn read(batch: &Batch) -> Decoded {
     Request::check(batch.signal, batch.bytes.clone()).expect("what we write is well-formed");
     Decoded::decode(batch.signal, &batch.bytes).unwrap()
 }
 
-fn text(key: &str, text: &str) -> KeyValue {
+pub(super) fn text(key: &str, text: &str) -> KeyValue {
     let value = Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
     KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
 }
@@ -291,7 +291,7 @@ proptest! {
 }
 
 /// The stamp on a struct: whether something was overwritten, and whether something was added.
-fn stamp_struct(resource: &mut Option<Resource>, add: bool) -> (bool, bool) {
+pub(super) fn stamp_struct(resource: &mut Option<Resource>, add: bool) -> (bool, bool) {
     let mut did = (false, false);
     for (key, value) in [("tenant.id", "acme"), ("project.id", "web")] {
         let attributes = resource.as_ref().map(|resource| &resource.attributes[..]).unwrap_or_default();

@@ -64,23 +64,30 @@ fn a_claim_is_what_protobuf_reads() {
     check(resource(&[raw(&[(1, b"tenant.id"), (2, b"\x18\x05")])]), Claimed::Conflict);
     check(resource(&[raw(&[(1, b"tenant.id")])]), Claimed::Conflict);
     check(resource(&[raw(&[(1, b"tenant.id"), (2, b"")])]), Claimed::Conflict);
-    // Of a field that comes twice the last counts, of a choice as well; an empty message changes nothing.
-    check(resource(&[raw(&[(1, b"x"), (1, b"tenant.id"), (2, b"\x0a\x01a")])]), one("a"));
-    check(resource(&[raw(&[(1, b"tenant.id"), (1, b"x"), (2, b"\x0a\x01a")])]), Claimed::Absent);
-    check(resource(&[raw(&[(1, b"tenant.id"), (2, b"\x0a\x01a"), (2, b"\x0a\x01b"), (2, b"")])]), one("b"));
-    check(resource(&[raw(&[(1, b"tenant.id"), (2, b"\x0a\x01a\x18\x05")])]), Claimed::Conflict);
-    check(resource(&[raw(&[(2, b"\x18\x05\x0a\x01a"), (1, b"tenant.id")])]), one("a"));
-    // A Resource in two parts is one.
-    let part = |attribute: Vec<u8>| raw(&[(1, &attribute)]);
-    check(envelope(&[part(kv("a", "b")), part(kv("tenant.id", "acme"))]), one("acme"));
-    check(envelope(&[part(kv("tenant.id", "acme")), part(kv("tenant.id", "other"))]), Claimed::Conflict);
 }
 
 #[test]
-fn a_resource_in_parts_is_put_together_so_that_every_reader_sees_the_same() {
+fn what_two_readers_could_read_in_two_ways_is_refused() {
+    let check = |bytes: Vec<u8>, expected: Expect| {
+        expected.assert_eq(&Request::check(Signal::Logs, bytes.into()).unwrap_err().to_string());
+    };
     let part = |attribute: Vec<u8>| raw(&[(1, &attribute)]);
-    let bytes = envelope(&[part(kv("a", "b")), part(kv("c", "d"))]);
-    assert_eq!(batch(bytes).bytes, resource(&[kv("a", "b"), kv("c", "d")]));
+    check(
+        resource(&[raw(&[(1, b"x"), (1, b"tenant.id"), (2, b"\x0a\x01a")])]),
+        expect!["malformed at byte 9: expected this field only once"],
+    );
+    check(
+        resource(&[raw(&[(1, b"tenant.id"), (2, b"\x0a\x01a"), (2, b"\x0a\x01b")])]),
+        expect!["malformed at byte 22: expected this field only once"],
+    );
+    check(
+        resource(&[raw(&[(1, b"tenant.id"), (2, b"\x0a\x01a\x18\x05")])]),
+        expect!["malformed at byte 22: expected only one of the fields that exclude each other"],
+    );
+    check(
+        envelope(&[part(kv("a", "b")), part(kv("tenant.id", "acme"))]),
+        expect!["malformed at byte 14: expected this field only once"],
+    );
 }
 
 /// The attributes of each resource after the stamp, and what was counted.
@@ -134,14 +141,6 @@ fn a_stamp_leaves_each_key_once_with_the_verified_value() {
     stamped(
         resource(&[tenant.clone(), tenant.clone(), kv("project.id", "x")]),
         false,
-        expect![[r#"
-            overwritten 1, added 0
-            tenant.id=acme project.id=web"#]],
-    );
-    // It says the right thing, but another reader could take the first of the two values.
-    stamped(
-        resource(&[raw(&[(1, b"tenant.id"), (2, b"\x0a\x05other"), (2, b"\x0a\x04acme")]), project]),
-        true,
         expect![[r#"
             overwritten 1, added 0
             tenant.id=acme project.id=web"#]],

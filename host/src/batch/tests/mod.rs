@@ -6,5 +6,6 @@ mod edits;
 mod identity;
 mod merging;
 mod pieces;
+mod plugins;
 mod samples;
 mod schema;

@@ -430,7 +430,7 @@ fn keep_points(metric: &mut Metric, keeps: &mut impl FnMut(&mut Vec<KeyValue>) -
 }
 
 /// The same request written another way: unknown fields at all levels, keys and lengths in more bytes than they
-/// need, packed numbers unpacked, messages in two parts.
+/// need, packed numbers unpacked.
 pub(super) fn rewritten(signal: Signal, bytes: &[u8], dice: &mut Dice<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     rewrite(schema::request(signal), bytes, dice, &mut out);
@@ -445,15 +445,9 @@ fn rewrite(kind: schema::Kind, bytes: &[u8], dice: &mut Dice<'_>, out: &mut Vec<
         let content = &bytes[field.content..field.end];
         match schema::look(kind, field.number.into(), field.wire) {
             Ok(op) if op >= schema::MESSAGE => {
-                // A message in parts is put together by its reader, unless it is repeated.
-                let cut = fields(content, 0, content.len()).next().map_or(0, |first| first.end);
-                let is_cut = is_single(kind, field.number) && dice.below(4) == 3;
-                let parts = if is_cut { vec![&content[..cut], &content[cut..]] } else { vec![content] };
-                for part in parts {
-                    let mut inner = Vec::new();
-                    rewrite(op - schema::MESSAGE, part, dice, &mut inner);
-                    put(&field, &inner, dice, out);
-                }
+                let mut inner = Vec::new();
+                rewrite(op - schema::MESSAGE, content, dice, &mut inner);
+                put(&field, &inner, dice, out);
             }
             Ok(schema::FIXED64S) if dice.below(2) == 1 => {
                 for number in content.chunks(8) {
@@ -466,16 +460,6 @@ fn rewrite(kind: schema::Kind, bytes: &[u8], dice: &mut Dice<'_>, out: &mut Vec<
     }
     if dice.below(6) == 5 {
         unknown(dice, out, 0);
-    }
-}
-
-/// Whether the message in this field may come in parts.
-fn is_single(kind: schema::Kind, number: u32) -> bool {
-    match kind {
-        schema::RESOURCE_LOGS..=schema::SCOPE_METRICS => number == 1,
-        schema::KEY_VALUE => number == 2,
-        schema::METRIC => (5..12).contains(&number),
-        _ => false,
     }
 }
 

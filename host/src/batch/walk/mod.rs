@@ -1,15 +1,15 @@
 //! The checked walk: wire types, lengths, nesting and UTF-8 of a whole request, once, without allocation per record.
 //!
 //! It accepts what protobuf's readers accept (`prost` is the reference in the tests), with these exceptions. Values are
-//! nested at most [`NESTING_MAX`] deep. A metric holds one kind of data: protobuf lets the last kind win, so that two
-//! readers could see different points in one metric. And what costs us more memory than it costs the sender is bounded:
-//! resources, strings to mend, and parts to put together.
+//! nested at most [`NESTING_MAX`] deep. A field that OTLP has once comes once, and of a choice one: protobuf lets the last
+//! one win, or puts messages together, which no encoder of OTLP makes use of; but a reader that takes the first would see
+//! what no plugin redacted. And what costs us more memory than it costs the sender is bounded: resources, strings to mend.
 //! A string that is not UTF-8 is no fault: its place is noted, and [`super::Request::check`] mends it.
 
 pub(super) mod schema;
 
 use super::request::Resource;
-use super::wire::varint;
+use super::wire::{fields, varint};
 use super::{Malformed, Signal};
 use schema::*;
 use std::ops::Range;
@@ -20,10 +20,10 @@ const NESTING_MAX: u32 = 64;
 const GROUPS_MAX: usize = 64;
 /// Each costs 24 bytes, and may be as short as two.
 const RESOURCES_MAX: usize = 1 << 20;
+/// Each costs some 30 bytes of rows while plugins work: of records of 60 bytes or more the largest body has no more.
+const RECORDS_MAX: u64 = 1 << 20;
 /// Each costs some 200 bytes until it is mended; eight for each of 8,192 records.
 const BAD_TEXTS_MAX: usize = 1 << 16;
-/// The same, for parts of a Resource or scope beyond the first.
-const PARTS_MAX: u32 = 1 << 16;
 
 /// What the walk found in a request that is well-formed.
 #[derive(Debug, Default)]
@@ -32,8 +32,6 @@ pub(super) struct Found {
     pub(super) records: u64,
     /// The contents of the strings that are not UTF-8, ascending.
     pub(super) bad_texts: Vec<Range<usize>>,
-    /// How many Resources and scopes stand in an envelope that has one already.
-    pub(super) parts: u32,
 }
 
 /// Walks an Export*ServiceRequest.
@@ -41,7 +39,7 @@ pub(super) fn walk(signal: Signal, bytes: &[u8]) -> Result<Found, Malformed> {
     if u32::try_from(bytes.len()).is_err() {
         return Err(Malformed { offset: 0, expected: "less than 4 GiB" });
     }
-    let mut walk = Walk { found: Found::default(), data: 0, heads: [false; 2], fault: None };
+    let mut walk = Walk { found: Found::default(), fault: None };
     match walk.request(schema::request(signal), bytes) {
         Ok(()) => Ok(walk.found),
         Err(Stop) => Err(walk.fault.expect("whoever stops the walk says why")),
@@ -53,10 +51,6 @@ struct Stop;
 
 struct Walk {
     found: Found,
-    /// The kind of data that the metric at hand has, or 0.
-    data: Kind,
-    /// Whether the Resource* at hand has had its Resource, and the Scope* its scope.
-    heads: [bool; 2],
     fault: Option<Malformed>,
 }
 
@@ -66,7 +60,7 @@ impl Walk {
         let mut at = 0;
         while at < bytes.len() {
             let (start, before) = (at, self.found.records);
-            let (op, content) = self.key(kind, bytes, at)?;
+            let (op, content, _) = self.key(kind, bytes, at)?;
             at = self.field(op, bytes, content, 0)?;
             if op >= MESSAGE {
                 if self.found.resources.len() == RESOURCES_MAX {
@@ -79,17 +73,45 @@ impl Walk {
         Ok(())
     }
 
-    /// Checks the message whose content begins at `at` and ends with `bytes`.
-    fn message(&mut self, kind: Kind, bytes: &[u8], mut at: usize, nesting: u32) -> Result<(), Stop> {
+    /// Checks the message whose content begins at `start` and ends with `bytes`.
+    fn message(&mut self, kind: Kind, bytes: &[u8], start: usize, nesting: u32) -> Result<(), Stop> {
         let ops = &BY_KEY[kind as usize];
+        // A bit for each field that came, and for each that came again.
+        let (mut seen, mut again) = (0, 0);
+        let mut at = start;
         while at < bytes.len() {
-            let (mut op, mut content) = (ops[bytes[at] as usize], at + 1);
+            let key = bytes[at];
+            let (mut op, mut content, mut bit) = (ops[key as usize], at + 1, 1 << (key >> 3));
             if op == OTHER {
-                (op, content) = self.key(kind, bytes, at)?;
+                (op, content, bit) = self.key(kind, bytes, at)?;
             }
+            again |= seen & bit;
+            seen |= bit;
             at = self.field(op, bytes, content, nesting)?;
         }
+        let choices = seen & CHOICE[kind as usize];
+        if again & SINGLE[kind as usize] | choices & choices.wrapping_sub(1) != 0 {
+            return self.repeated(kind, bytes, start);
+        }
         Ok(())
+    }
+
+    /// Says which field came again.
+    #[cold]
+    #[inline(never)]
+    fn repeated(&mut self, kind: Kind, bytes: &[u8], start: usize) -> Result<(), Stop> {
+        let mut seen = 0;
+        for field in fields(bytes, start, bytes.len()).filter(|field| field.number < u32::BITS) {
+            let bit = 1 << field.number;
+            if seen & bit & SINGLE[kind as usize] != 0 {
+                return self.stop(field.start, "this field only once");
+            }
+            if bit & CHOICE[kind as usize] != 0 && seen & CHOICE[kind as usize] != 0 {
+                return self.stop(field.start, "only one of the fields that exclude each other");
+            }
+            seen |= bit;
+        }
+        self.stop(start, "no field twice")
     }
 
     /// Checks a field's value, and returns where it ends.
@@ -129,28 +151,17 @@ impl Walk {
         match kind {
             // Most messages are attributes, and most attributes have the usual form.
             KEY_VALUE if is_usual_attribute(&bytes[at..]) => return Ok(()),
-            FIRST_RECORD.. => self.found.records += 1,
+            FIRST_RECORD.. => {
+                if self.found.records == RECORDS_MAX {
+                    return self.stop(at, "at most 1048576 records");
+                }
+                self.found.records += 1;
+            }
             ARRAY | MAP => {
                 nesting += 1;
                 if nesting > NESTING_MAX {
                     return self.stop(at, "at most 64 levels of nested values");
                 }
-            }
-            RESOURCE_LOGS..=RESOURCE_METRICS => self.heads[0] = false,
-            SCOPE_LOGS..=SCOPE_METRICS => self.heads[1] = false,
-            RESOURCE | SCOPE => {
-                let head = &mut self.heads[usize::from(kind == SCOPE)];
-                self.found.parts += u32::from(std::mem::replace(head, true));
-                if self.found.parts > PARTS_MAX {
-                    return self.stop(at, "at most 65536 resources and scopes in parts");
-                }
-            }
-            METRIC => self.data = 0,
-            GAUGE..=SUMMARY => {
-                if self.data != 0 && self.data != kind {
-                    return self.stop(at, "one kind of data in a metric");
-                }
-                self.data = kind;
             }
             _ => {}
         }
@@ -189,19 +200,19 @@ impl Walk {
         Ok(())
     }
 
-    /// Reads any key: what to do with its field, and where the field's value begins.
+    /// Reads any key: what to do with its field, where the field's value begins, and its bit if OTLP knows it.
     #[inline(never)]
-    fn key(&mut self, kind: Kind, bytes: &[u8], at: usize) -> Result<(Op, usize), Stop> {
+    fn key(&mut self, kind: Kind, bytes: &[u8], at: usize) -> Result<(Op, usize, u32), Stop> {
         let (number, wire, content) = self.bare_key(bytes, at)?;
         match (look(kind, number, wire), wire) {
             (Err(expected), _) => self.stop(at, expected),
-            (Ok(OTHER), 0) => Ok((VARINT, content)),
-            (Ok(OTHER), 1) => Ok((FIXED64, content)),
-            (Ok(OTHER), 2) => Ok((BYTES, content)),
-            (Ok(OTHER), 3) => Ok((DONE, self.group(number, bytes, content)?)),
-            (Ok(OTHER), 5) => Ok((FIXED32, content)),
+            (Ok(OTHER), 0) => Ok((VARINT, content, 0)),
+            (Ok(OTHER), 1) => Ok((FIXED64, content, 0)),
+            (Ok(OTHER), 2) => Ok((BYTES, content, 0)),
+            (Ok(OTHER), 3) => Ok((DONE, self.group(number, bytes, content)?, 0)),
+            (Ok(OTHER), 5) => Ok((FIXED32, content, 0)),
             (Ok(OTHER), _) => self.stop(at, "a field, not the end of a group"),
-            (Ok(op), _) => Ok((op, content)),
+            (Ok(op), _) => Ok((op, content, 1 << number)),
         }
     }
 

@@ -224,6 +224,86 @@ const KNOWN: [(Kind, &[(usize, Op)]); KINDS] = [
     (EXEMPLAR, &[(2, FIXED64), (3, FIXED64), (4, BYTES), (5, BYTES), (6, FIXED64), (7, MESSAGE + KEY_VALUE)]),
 ];
 
+/// The fields that may come more than once.
+const REPEATED: [(Kind, &[usize]); 30] = [
+    (LOGS_REQUEST, &[1]),
+    (TRACES_REQUEST, &[1]),
+    (METRICS_REQUEST, &[1]),
+    (ARRAY, &[1]),
+    (MAP, &[1]),
+    (RESOURCE, &[1, 3]),
+    (ENTITY_REF, &[3, 4]),
+    (SCOPE, &[3]),
+    (RESOURCE_LOGS, &[2]),
+    (SCOPE_LOGS, &[2]),
+    (LOG_RECORD, &[6]),
+    (RESOURCE_SPANS, &[2]),
+    (SCOPE_SPANS, &[2]),
+    (SPAN, &[9, 11, 13]),
+    (EVENT, &[3]),
+    (LINK, &[4]),
+    (RESOURCE_METRICS, &[2]),
+    (SCOPE_METRICS, &[2]),
+    (METRIC, &[12]),
+    (GAUGE, &[1]),
+    (SUM, &[1]),
+    (HISTOGRAM, &[1]),
+    (EXPONENTIAL, &[1]),
+    (SUMMARY, &[1]),
+    (BUCKETS, &[2]),
+    (EXEMPLAR, &[7]),
+    (NUMBER_POINT, &[5, 7]),
+    (HISTOGRAM_POINT, &[6, 7, 8, 9]),
+    (EXPONENTIAL_POINT, &[1, 11]),
+    (SUMMARY_POINT, &[6, 7]),
+];
+
+/// Of these fields a message has one (`oneof`).
+const CHOICES: [(Kind, &[usize]); 4] = [
+    (ANY_VALUE, &[1, 2, 3, 4, 5, 6, 7, 8]),
+    (METRIC, &[5, 7, 9, 10, 11]),
+    (NUMBER_POINT, &[4, 6]),
+    (EXEMPLAR, &[3, 6]),
+];
+
+/// By kind: a bit for each field that may come only once.
+pub(in super::super) static SINGLE: [u32; KINDS] = single();
+/// By kind: a bit for each field of its `oneof`.
+pub(in super::super) static CHOICE: [u32; KINDS] = bits(&CHOICES);
+
+const fn bits(lists: &[(Kind, &[usize])]) -> [u32; KINDS] {
+    let mut bits = [0; KINDS];
+    let mut list = 0;
+    while list < lists.len() {
+        let (kind, numbers) = lists[list];
+        let mut index = 0;
+        while index < numbers.len() {
+            bits[kind as usize] |= 1 << numbers[index];
+            index += 1;
+        }
+        list += 1;
+    }
+    bits
+}
+
+const fn single() -> [u32; KINDS] {
+    let (known, repeated) = (by_number(), bits(&REPEATED));
+    let mut single = [0; KINDS];
+    let mut kind = 0;
+    while kind < KINDS {
+        let mut number = 0;
+        while number <= NUMBER_MAX {
+            if known[kind][number] != OTHER {
+                single[kind] |= 1 << number;
+            }
+            number += 1;
+        }
+        single[kind] &= !repeated[kind];
+        kind += 1;
+    }
+    single
+}
+
 /// The message that an export request of this signal is.
 pub(in super::super) fn request(signal: Signal) -> Kind {
     match signal {

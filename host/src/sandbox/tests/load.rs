@@ -166,7 +166,9 @@ fn every_bundled_plugin_loads_by_its_name() {
         match sandbox().load(&bundled) {
             Ok(plugin) => assert_eq!(plugin.manifest().name, *name),
             // Some have nothing to do without settings.
-            Err(error) => assert!(error.to_string().starts_with("its settings are refused: "), "{name}: {error}"),
+            Err(error) => {
+                assert!(error.to_string().starts_with("its settings are refused: "), "{name}: {error}")
+            }
         }
     }
 }
