@@ -362,12 +362,11 @@ sinks: {{ gateway: {{ type: otlp, endpoint: "http://{}", headers: {{ authorizati
 async fn a_tenants_own_plugin_cannot_give_records_to_another_through_a_trusted_sidecar() {
     let gateway = World::start(&identity::gateway()).await;
     let mut arrived = 0;
-    for (mode, config, restored) in [
-        ("forge-identity-set", "", 2.0),
-        ("forge-identity-set", ", key: project.id", 2.0),
-        // An attribute that the sender did not set is added after the chain: to remove it before changes nothing.
-        ("forge-identity-remove", "", 1.0),
-        ("forge-identity-splice", ", own: acme", 2.0),
+    for (mode, config) in [
+        ("forge-identity-set", ""),
+        ("forge-identity-set", ", key: project.id"),
+        ("forge-identity-remove", ""),
+        ("forge-identity-splice", ", own: acme"),
     ] {
         let sidecar = start(&sidecar(&gateway, mode, config)).await;
         let what = format!("{mode}{config}");
@@ -387,8 +386,8 @@ async fn a_tenants_own_plugin_cannot_give_records_to_another_through_a_trusted_s
                 "{what}"
             );
         }
-        let counted = sidecar.metric("trommel_process_restored_resources_total{plugin=\"hostile\"}").await;
-        assert_eq!(counted, restored, "{what}");
+        let restored = sidecar.metric("trommel_process_restored_resources_total{plugin=\"hostile\"}").await;
+        assert_eq!(restored, 2.0, "{what}");
         assert_eq!(
             sidecar.metric("trommel_admit_overwritten_resources_total{tenant=\"acme\"}").await,
             1.0,
