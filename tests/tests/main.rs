@@ -16,5 +16,7 @@ mod identity;
 mod plugins;
 mod receive;
 mod shutdown;
+mod stalls;
+mod tls;
 
 mod real;
