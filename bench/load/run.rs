@@ -1,9 +1,292 @@
-//! The runs: floor and system in turn, the same load through each.
+//! The runs: floor and system in turn, the same load through each, round by round.
 
 use crate::measure::{cpu_seconds, resident_mib};
 use anyhow::{Context, Result, ensure};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use tokio::time::Instant;
+
+const SINK: &str = "127.0.0.1:36317";
+const SINK_COUNT: &str = "127.0.0.1:36316";
+const FLOOR: &str = "127.0.0.1:36318";
+const SYSTEM: &str = "127.0.0.1:36319";
+const CONSOLE: &str = "127.0.0.1:36320";
+const WARM_UP_REQUESTS: u64 = 200;
+/// Longer than the slow sink takes for one delivery.
+const QUIET_TENTHS: u32 = 10;
+
+/// What stands between the generator and the sink.
+enum System {
+    /// The floor, with these flags.
+    Floor(&'static [&'static str]),
+    Trommel {
+        plugins: &'static str,
+        memory: &'static str,
+    },
+}
+
+/// One line of the table.
+struct Run {
+    name: &'static str,
+    system: System,
+    /// More for the generator than the group has.
+    flags: &'static [&'static str],
+}
+
+/// Runs with the same load, each beside the group's first.
+struct Group {
+    name: &'static str,
+    flags: &'static [&'static str],
+    requests: u64,
+    sink: &'static [&'static str],
+    runs: &'static [Run],
+}
+
+const NOTHING: &str = "";
+const THREE: &str = r#"redact: { module: "builtin:redact", config: { patterns: [email, card, token] } }
+  sample: { module: "builtin:sample", config: { ratio: 1.0 } }
+  enrich: { module: "builtin:enrich", config: { rules: [{ set: { region: eu-1 } }] } }"#;
+const ALL_PATTERNS: &str = r#"redact: { module: "builtin:redact", config: { patterns: [private_key, token, jwt, email, card, ipv6, ipv4, phone] } }
+  sample: { module: "builtin:sample", config: { ratio: 1.0 } }
+  enrich: { module: "builtin:enrich", config: { rules: [{ set: { region: eu-1 } }] } }"#;
+const USUAL: &str = "";
+/// The least room that takes bodies of 16 MiB.
+const TINY: &str = "memory: { room: 128MiB }\n";
+
+const fn floor(name: &'static str, flags: &'static [&'static str]) -> Run {
+    Run { name, system: System::Floor(flags), flags: &[] }
+}
+
+const fn trommel(name: &'static str, plugins: &'static str, flags: &'static [&'static str]) -> Run {
+    Run { name, system: System::Trommel { plugins, memory: USUAL }, flags }
+}
+
+const GROUPS: [Group; 5] = [
+    Group {
+        name: "512 records, as fast as it goes",
+        flags: &[],
+        requests: 3000,
+        sink: &[],
+        runs: &[
+            floor("floor", &[]),
+            floor("floor, 1 MiB frames", &["--large-frames"]),
+            trommel("no plugins", NOTHING, &[]),
+            trommel("no plugins, tenant.id sent", NOTHING, &["--with-tenant"]),
+            trommel("redact + sample + enrich", THREE, &[]),
+            trommel("redact with all patterns + sample + enrich", ALL_PATTERNS, &[]),
+        ],
+    },
+    Group {
+        name: "512 records, 500 requests a second",
+        flags: &["--per-second", "500"],
+        requests: 2500,
+        sink: &[],
+        runs: &[
+            floor("floor", &[]),
+            floor("floor, 1 MiB frames", &["--large-frames"]),
+            trommel("no plugins", NOTHING, &[]),
+            trommel("redact + sample + enrich", THREE, &[]),
+        ],
+    },
+    Group {
+        name: "512 records, gzip in and out, 100 requests a second",
+        flags: &["--gzip", "--per-second", "100"],
+        requests: 500,
+        sink: &[],
+        runs: &[
+            floor("floor that inflates and deflates", &["--gzip"]),
+            trommel("no plugins", NOTHING, &[]),
+            trommel("redact + sample + enrich", THREE, &[]),
+        ],
+    },
+    Group {
+        name: "10 records, 4000 requests a second",
+        flags: &["--records", "10", "--resources", "1", "--per-second", "4000"],
+        requests: 20_000,
+        sink: &[],
+        runs: &[
+            floor("floor", &[]),
+            trommel("no plugins", NOTHING, &[]),
+            trommel("redact + sample + enrich", THREE, &[]),
+        ],
+    },
+    Group {
+        name: "overload: room of 128 MiB, a slow sink, as fast as it goes",
+        flags: &["--connections", "16", "--in-flight", "160"],
+        requests: 6000,
+        sink: &["--slow-ms", "500"],
+        runs: &[
+            Run {
+                name: "no plugins, room 128 MiB",
+                system: System::Trommel { plugins: NOTHING, memory: TINY },
+                flags: &[],
+            },
+            Run {
+                name: "redact + sample + enrich, room 128 MiB",
+                system: System::Trommel { plugins: THREE, memory: TINY },
+                flags: &[],
+            },
+        ],
+    },
+];
+
+/// Prints a table for each group; the figures of a line are those of the round with the least CPU.
+#[allow(clippy::print_stdout, reason = "the figures")]
+pub(crate) async fn run(trommel: &str, rounds: usize, only: Option<&str>) -> Result<()> {
+    let bench = Bench {
+        own: std::env::current_exe()?,
+        trommel: std::fs::canonicalize(trommel).context(trommel.to_owned())?,
+    };
+    for group in GROUPS.iter().filter(|group| only.is_none_or(|only| group.name.contains(only))) {
+        println!("\n{}\n", group.name);
+        println!(
+            "| run | CPU s / 1M records | × first | idle MiB | peak MiB | p50 ms | p99 ms | records/s | refused | expired |"
+        );
+        println!("|---|---|---|---|---|---|---|---|---|---|");
+        let mut best: Vec<Option<Figures>> = group.runs.iter().map(|_| None).collect();
+        for _ in 0..rounds {
+            for (run, best) in group.runs.iter().zip(&mut best) {
+                let figures =
+                    bench.round(group, run).await.with_context(|| format!("{}: {}", group.name, run.name))?;
+                if best.as_ref().is_none_or(|best| figures.cpu < best.cpu) {
+                    *best = Some(figures);
+                }
+            }
+        }
+        let first = best.first().and_then(Option::as_ref).map_or(f64::NAN, |first| first.cpu);
+        for (run, figures) in group.runs.iter().zip(best.into_iter().flatten()) {
+            println!("| {} {}", run.name, figures.line(first));
+        }
+    }
+    Ok(())
+}
+
+struct Figures {
+    cpu: f64,
+    idle_mib: f64,
+    peak_mib: f64,
+    generated: Generated,
+    /// Records that the collector could not keep for the sink.
+    expired: u64,
+}
+
+impl Figures {
+    fn line(&self, first: f64) -> String {
+        let Generated { records, seconds, p50_ms, p99_ms, refused } = self.generated;
+        format!(
+            "| {:.3} | {:.2} | {:.0} | {:.0} | {p50_ms:.1} | {p99_ms:.1} | {:.0} | {refused} | {} |",
+            self.cpu,
+            self.cpu / first,
+            self.idle_mib,
+            self.peak_mib,
+            records / seconds,
+            self.expired,
+        )
+    }
+}
+
+/// What the generator says.
+#[derive(Clone, Copy)]
+struct Generated {
+    records: f64,
+    seconds: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    /// Requests that were refused, and sent again.
+    refused: f64,
+}
+
+struct Bench {
+    own: std::path::PathBuf,
+    trommel: std::path::PathBuf,
+}
+
+impl Bench {
+    async fn round(&self, group: &Group, run: &Run) -> Result<Figures> {
+        let mut sink = on_core(1, &self.own);
+        sink.args(["sink", "--listen", SINK, "--count", SINK_COUNT]).args(group.sink);
+        let _sink = start(sink, SINK).await?;
+        let folder = std::env::temp_dir().join(format!("trommel-load-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let (system, to) = self.start_system(run, group.flags.contains(&"--gzip"), &folder).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let pid = system.0.id();
+        let (idle_mib, _) = resident_mib(pid)?;
+        // Connections, caches and instances are made before the measurement begins.
+        self.generate(group, run, to, WARM_UP_REQUESTS)?;
+        settle().await?;
+        let before = cpu_seconds(pid)?;
+        let generated = self.generate(group, run, to, group.requests)?;
+        // What is still in the journal belongs to the run.
+        settle().await?;
+        let cpu = (cpu_seconds(pid)? - before) / generated.records * 1e6;
+        let (_, peak_mib) = resident_mib(pid)?;
+        let expired = match run.system {
+            System::Floor(_) => 0,
+            System::Trommel { .. } => ledger("expired")?,
+        };
+        if let System::Trommel { .. } = run.system {
+            let sent = generated.records as u64 / group.requests * (group.requests + WARM_UP_REQUESTS);
+            let ended = ledger("delivered")? + expired;
+            ensure!(ended == sent, "{sent} records were sent, and {ended} delivered or expired");
+        }
+        drop(system);
+        let _ = std::fs::remove_dir_all(&folder);
+        Ok(Figures { cpu, idle_mib, peak_mib, generated, expired })
+    }
+
+    async fn start_system(&self, run: &Run, is_gzip: bool, folder: &Path) -> Result<(Process, &'static str)> {
+        match run.system {
+            System::Floor(flags) => {
+                let mut floor = on_core(0, &self.own);
+                floor.args(["floor", "--listen", FLOOR, "--to", &format!("http://{SINK}")]).args(flags);
+                Ok((start(floor, FLOOR).await?, FLOOR))
+            }
+            System::Trommel { plugins, memory } => {
+                let file = folder.join("trommel.yaml");
+                std::fs::write(&file, configuration(plugins, memory, is_gzip))?;
+                let mut system = on_core(0, &self.trommel);
+                system.args(["run", "--config"]).arg(&file).stdout(Stdio::null());
+                let system = start(system, SYSTEM).await?;
+                // A guard refuses until it is loaded.
+                wait_until(|| ask("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))).await?;
+                Ok((system, SYSTEM))
+            }
+        }
+    }
+
+    fn generate(&self, group: &Group, run: &Run, to: &str, requests: u64) -> Result<Generated> {
+        let mut command = on_core(1, &self.own);
+        command.args(["generate", "--to", &format!("http://{to}"), "--requests", &requests.to_string()]);
+        let output = command.args(group.flags).args(run.flags).output()?;
+        let (status, error) = (output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(status.success(), "the generator ended with {status}: {error}");
+        let words: Vec<f64> =
+            String::from_utf8(output.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+        let [records, seconds, p50_us, p99_us, refused] = words[..] else {
+            anyhow::bail!("the generator prints five figures");
+        };
+        Ok(Generated { records, seconds, p50_ms: p50_us / 1000.0, p99_ms: p99_us / 1000.0, refused })
+    }
+}
+
+fn configuration(plugins: &str, memory: &str, is_gzip: bool) -> String {
+    let (section, names) = match plugins {
+        "" => (String::new(), ""),
+        _ => (format!("plugins:\n  {plugins}\n"), "redact, sample, enrich"),
+    };
+    let compression = if is_gzip { "gzip" } else { "none" };
+    let body_max = if memory.is_empty() { "" } else { ", body_max: 16MiB" };
+    format!(
+        "data: data\nreceivers: {{ otlp: {{ grpc: {{ listen: {SYSTEM} }}{body_max} }} }}\n\
+         console: {{ listen: {CONSOLE} }}\n{section}{memory}\
+         pipelines: [{{ name: logs, when: {{ signal: logs }}, plugins: [{names}], sinks: [out] }}]\n\
+         sinks: {{ out: {{ type: otlp, endpoint: \"http://{SINK}\", compression: {compression} }} }}\n"
+    )
+}
 
 /// A process that ends with the run.
 struct Process(Child);
@@ -15,225 +298,61 @@ impl Drop for Process {
     }
 }
 
-const SINK: &str = "127.0.0.1:36317";
-const FLOOR: &str = "127.0.0.1:36318";
-const SYSTEM: &str = "127.0.0.1:36319";
-
-/// What is between the generator and the sink.
-enum System {
-    Floor,
-    Trommel(&'static str),
+fn on_core(core: u32, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core.to_string()]).arg(program);
+    command
 }
 
-struct Run {
-    name: &'static str,
-    system: System,
-    flags: &'static [&'static str],
-    requests: u64,
-    is_gzip: bool,
+async fn start(mut command: Command, address: &str) -> Result<Process> {
+    let process = Process(command.stdin(Stdio::null()).spawn()?);
+    wait_until(|| TcpStream::connect(address).is_ok())
+        .await
+        .context(format!("nothing listens on {address}"))?;
+    Ok(process)
 }
 
-const NOTHING: &str = "";
-const THREE: &str = r#"redact: { module: "builtin:redact", config: { patterns: [email, card, token] } }
-  sample: { module: "builtin:sample", config: { ratio: 1.0 } }
-  enrich: { module: "builtin:enrich", config: { rules: [{ set: { region: eu-1 } }] } }"#;
-const ALL_PATTERNS: &str = r#"redact: { module: "builtin:redact", config: { patterns: [email, card, ipv4, ipv6, jwt, token, private_key, phone] } }
-  sample: { module: "builtin:sample", config: { ratio: 1.0 } }
-  enrich: { module: "builtin:enrich", config: { rules: [{ set: { region: eu-1 } }] } }"#;
-
-const RUNS: [Run; 11] = [
-    Run { name: "floor", system: System::Floor, flags: &[], requests: 3000, is_gzip: false },
-    Run { name: "no plugins", system: System::Trommel(NOTHING), flags: &[], requests: 3000, is_gzip: false },
-    Run {
-        name: "no plugins, tenant.id sent",
-        system: System::Trommel(NOTHING),
-        flags: &["--with-tenant"],
-        requests: 3000,
-        is_gzip: false,
-    },
-    Run {
-        name: "redact + sample + enrich",
-        system: System::Trommel(THREE),
-        flags: &[],
-        requests: 3000,
-        is_gzip: false,
-    },
-    Run {
-        name: "all patterns + sample + enrich",
-        system: System::Trommel(ALL_PATTERNS),
-        flags: &[],
-        requests: 2000,
-        is_gzip: false,
-    },
-    Run { name: "floor, gzip", system: System::Floor, flags: &["--gzip"], requests: 600, is_gzip: true },
-    Run {
-        name: "no plugins, gzip",
-        system: System::Trommel(NOTHING),
-        flags: &["--gzip"],
-        requests: 600,
-        is_gzip: true,
-    },
-    Run {
-        name: "redact + sample + enrich, gzip",
-        system: System::Trommel(THREE),
-        flags: &["--gzip"],
-        requests: 600,
-        is_gzip: true,
-    },
-    Run {
-        name: "floor, 10 records",
-        system: System::Floor,
-        flags: &["--records", "10", "--resources", "1"],
-        requests: 60_000,
-        is_gzip: false,
-    },
-    Run {
-        name: "no plugins, 10 records",
-        system: System::Trommel(NOTHING),
-        flags: &["--records", "10", "--resources", "1"],
-        requests: 60_000,
-        is_gzip: false,
-    },
-    Run {
-        name: "redact + sample + enrich, 10 records",
-        system: System::Trommel(THREE),
-        flags: &["--records", "10", "--resources", "1"],
-        requests: 60_000,
-        is_gzip: false,
-    },
-];
-
-/// Prints one line per run; each figure is the least of three rounds.
-pub(crate) async fn run(trommel: &str) -> Result<()> {
-    println!("| run | CPU s / 1M records | × floor | idle MiB | peak MiB | p50 ms | p99 ms | records/s |");
-    println!("|---|---|---|---|---|---|---|---|");
-    let mut floor = f64::NAN;
-    for run in &RUNS {
-        let mut rounds = Vec::new();
-        for _ in 0..3 {
-            rounds.push(round(run, trommel).await.with_context(|| run.name.to_owned())?);
-        }
-        rounds.sort_by(|a, b| a.cpu.total_cmp(&b.cpu));
-        let best = &rounds[0];
-        if matches!(run.system, System::Floor) {
-            floor = best.cpu;
-        }
-        println!(
-            "| {} | {:.3} | {:.2} | {:.0} | {:.0} | {:.1} | {:.1} | {:.0} |",
-            run.name,
-            best.cpu,
-            best.cpu / floor,
-            best.idle_mib,
-            best.peak_mib,
-            best.p50_ms,
-            best.p99_ms,
-            best.per_second
-        );
+async fn wait_until(is_so: impl Fn() -> bool) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        ensure!(Instant::now() < until, "waited for 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }
 
-struct Figures {
-    cpu: f64,
-    idle_mib: f64,
-    peak_mib: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    per_second: f64,
-}
-
-async fn round(run: &Run, trommel: &str) -> Result<Figures> {
-    let own = std::env::current_exe()?;
-    let gzip: &[&str] = if run.is_gzip { &["--gzip"] } else { &[] };
-    let _sink = start(
-        Command::new("taskset").args(["-c", "1"]).arg(&own).args(["sink", "--listen", SINK]).args(gzip),
-        SINK,
-    )
-    .await?;
-    let folder = std::env::temp_dir().join(format!("trommel-load-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let (system, to) = match run.system {
-        System::Floor => {
-            let mut floor = Command::new("taskset");
-            floor
-                .args(["-c", "0"])
-                .arg(&own)
-                .args(["floor", "--listen", FLOOR, "--to", &format!("http://{SINK}")])
-                .args(gzip);
-            (start(&mut floor, FLOOR).await?, FLOOR)
-        }
-        System::Trommel(plugins) => {
-            let file = folder.join("trommel.yaml");
-            std::fs::write(&file, configuration(plugins, run.is_gzip))?;
-            let mut command = Command::new("taskset");
-            command.args(["-c", "0", trommel, "run", "--config"]).arg(&file).stderr(Stdio::null());
-            (start(&mut command, SYSTEM).await?, SYSTEM)
-        }
+/// Until nothing has reached the sink for a while.
+async fn settle() -> Result<()> {
+    let counted = || -> Result<String> {
+        let mut text = String::new();
+        TcpStream::connect(SINK_COUNT)?.read_to_string(&mut text)?;
+        Ok(text)
     };
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let pid = system.0.id();
-    let (idle_mib, _) = resident_mib(pid)?;
-    // Connections, caches and instances are made before the measurement begins.
-    generate(&own, to, run, 50)?;
-    let before = cpu_seconds(pid)?;
-    let words = generate(&own, to, run, run.requests)?;
-    // What is still in the journal belongs to the run.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let spent = cpu_seconds(pid)? - before;
-    let (_, peak_mib) = resident_mib(pid)?;
-    let _ = std::fs::remove_dir_all(&folder);
-    Ok(Figures {
-        cpu: spent / words[0] * 1e6,
-        idle_mib,
-        peak_mib,
-        p50_ms: words[2] / 1000.0,
-        p99_ms: words[3] / 1000.0,
-        per_second: words[0] / words[1],
-    })
-}
-
-fn generate(own: &std::path::Path, to: &str, run: &Run, requests: u64) -> Result<Vec<f64>> {
-    let mut command = Command::new("taskset");
-    command.args(["-c", "1"]).arg(own).args([
-        "generate",
-        "--to",
-        &format!("http://{to}"),
-        "--requests",
-        &requests.to_string(),
-    ]);
-    let output = command.args(run.flags).output()?;
-    ensure!(
-        output.status.success(),
-        "the generator ended with {}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let words: Vec<f64> =
-        String::from_utf8(output.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-    ensure!(words.len() == 5, "the generator prints five figures");
-    Ok(words)
-}
-
-fn configuration(plugins: &str, is_gzip: bool) -> String {
-    let (section, names) = if plugins.is_empty() {
-        (String::new(), "")
-    } else {
-        (format!("plugins:\n  {plugins}\n"), "redact, sample, enrich")
-    };
-    let compression = if is_gzip { "gzip" } else { "none" };
-    format!(
-        "data: data\nreceivers: {{ otlp: {{ grpc: {{ listen: {SYSTEM} }} }} }}\n{section}pipelines: [{{ name: logs, plugins: [{names}], sinks: [out] }}]\n\
-         sinks: {{ out: {{ type: otlp, endpoint: \"http://{SINK}\", compression: {compression} }} }}\n"
-    )
-}
-
-async fn start(command: &mut Command, address: &str) -> Result<Process> {
-    let process = Process(command.stdin(Stdio::null()).spawn()?);
-    for _ in 0..500 {
-        if tokio::net::TcpStream::connect(address).await.is_ok() {
-            return Ok(process);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut last = counted()?;
+    let mut same = 0u32;
+    while same < QUIET_TENTHS {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = counted()?;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
     }
-    anyhow::bail!("nothing listens on {address}")
+    Ok(())
+}
+
+/// The collector's own account, over all labels.
+fn ledger(column: &str) -> Result<u64> {
+    let name = format!("trommel_ledger_{column}_records_total");
+    let text = ask("/metrics")?;
+    let lines = text.lines().filter(|line| line.starts_with(&name));
+    let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
+    Ok(lines.filter_map(value).sum())
+}
+
+fn ask(path: &str) -> Result<String> {
+    let mut socket = TcpStream::connect(CONSOLE)?;
+    socket
+        .write_all(format!("GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
 }

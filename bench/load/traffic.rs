@@ -35,7 +35,11 @@ pub fn request(shape: Shape, seed: u64) -> ExportLogsServiceRequest {
         resource_logs.push(ResourceLogs {
             resource: Some(resource(shape, number)),
             scope_logs: vec![ScopeLogs {
-                scope: Some(InstrumentationScope { name: "orders".into(), version: "1.4.2".into(), ..Default::default() }),
+                scope: Some(InstrumentationScope {
+                    name: "orders".into(),
+                    version: "1.4.2".into(),
+                    ..Default::default()
+                }),
                 log_records: (0..here).map(|_| record(&mut random)).collect(),
                 ..Default::default()
             }],
@@ -89,7 +93,11 @@ fn record(random: &mut Random) -> LogRecord {
         body.push_str(" card 4111 1111 1111 1111");
     }
     let user = if random.below(1000) < 5 { format!("{name}@example.com") } else { format!("u-{order}") };
-    let url = if random.below(1000) < 1 { "https://shop.example/pay?card=4111111111111111".to_owned() } else { format!("https://shop.example/orders/{order}?page=2") };
+    let url = if random.below(1000) < 1 {
+        "https://shop.example/pay?card=4111111111111111".to_owned()
+    } else {
+        format!("https://shop.example/orders/{order}?page=2")
+    };
     let has_trace = random.below(10) < 6;
     LogRecord {
         time_unix_nano: 1_700_000_000_000_000_000 + order,
@@ -102,19 +110,41 @@ fn record(random: &mut Random) -> LogRecord {
             text("http.route", "/orders/{id}".into()),
             text("url.full", url),
             text("user.id", user),
-            text("client.address", format!("10.{}.{}.{}", random.below(255), random.below(255), random.below(255))),
-            text("user_agent.original", "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0".into()),
-            KeyValue { key: "http.response.status_code".into(), value: Some(AnyValue { value: Some(Value::IntValue(200)) }), ..Default::default() },
-            KeyValue { key: "duration".into(), value: Some(AnyValue { value: Some(Value::DoubleValue(0.125)) }), ..Default::default() },
+            text(
+                "client.address",
+                format!("10.{}.{}.{}", random.below(255), random.below(255), random.below(255)),
+            ),
+            text(
+                "user_agent.original",
+                "Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0".into(),
+            ),
+            KeyValue {
+                key: "http.response.status_code".into(),
+                value: Some(AnyValue { value: Some(Value::IntValue(200)) }),
+                ..Default::default()
+            },
+            KeyValue {
+                key: "duration".into(),
+                value: Some(AnyValue { value: Some(Value::DoubleValue(0.125)) }),
+                ..Default::default()
+            },
         ],
-        trace_id: if has_trace { [random.next().to_be_bytes(), random.next().to_be_bytes()].concat() } else { Vec::new() },
+        trace_id: if has_trace {
+            [random.next().to_be_bytes(), random.next().to_be_bytes()].concat()
+        } else {
+            Vec::new()
+        },
         span_id: if has_trace { random.next().to_be_bytes().to_vec() } else { Vec::new() },
         ..Default::default()
     }
 }
 
 fn text(key: &str, value: String) -> KeyValue {
-    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(Value::StringValue(value)) }), ..Default::default() }
+    KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
+        ..Default::default()
+    }
 }
 
 /// A small generator of numbers: the same at every run.

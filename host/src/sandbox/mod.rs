@@ -26,6 +26,7 @@ pub use bisect::{Failed, Ran};
 pub use effects::Effects;
 pub use engine::Sandbox;
 pub use error::PluginError;
+pub use patterns::Searcher;
 pub use plugin::{Called, Manifest, Plugin};
 
 use crate::telemetry::Secret;

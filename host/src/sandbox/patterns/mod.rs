@@ -3,7 +3,10 @@
 //! Regular expressions in linear time, each bounded in length, compiled size and cache. A set is immutable and shared
 //! by the instances of a plugin; what a search writes to is lent from the set for one host call.
 
+mod plain;
 mod screen;
+
+pub use plain::Searcher;
 
 use super::limits::{HIT_COST, Meter, Stop, TEXT_COST};
 use crate::batch::Hits;
