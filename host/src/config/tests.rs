@@ -193,3 +193,18 @@ fn secrets_are_in_no_fault_and_no_debug() {
     let faults = Config::parse(&broken, Path::new("."), "trommel.yaml").unwrap_err().to_string();
     assert!(!faults.contains("s3cret"), "{faults}");
 }
+
+#[test]
+fn the_journal_has_a_place_for_sixty_four_sinks() {
+    let sinks = |number| {
+        let sinks: Vec<String> = (1..number).map(|n| format!("s{n}: {{ type: discard }}")).collect();
+        with(&format!("sinks: {{ out: {{ type: discard }}, {} }}", sinks.join(", ")))
+    };
+    check(&sinks(64), expect!["valid"]);
+    check(
+        &sinks(65),
+        expect![[r#"
+        trommel.yaml:1:8: sinks: there are 65; right would be: 64 at most: each needs a place in the journal
+        1 fault in trommel.yaml"#]],
+    );
+}
