@@ -208,3 +208,13 @@ fn the_journal_has_a_place_for_sixty_four_sinks() {
         1 fault in trommel.yaml"#]],
     );
 }
+
+#[test]
+fn a_ticket_key_of_blanks_is_too_short() {
+    check(
+        &with(&format!("identity: {{ tickets: {{ key: \"{:40}\" }} }}", "x")),
+        expect![[r#"
+        trommel.yaml:1:29: identity.tickets.key: is shorter than 32 bytes; right would be: 32 random bytes or more
+        1 fault in trommel.yaml"#]],
+    );
+}
