@@ -1,9 +1,10 @@
 //! Reads typed values out of the tree; what is wrong is noted, and reading goes on.
 
 use super::fault::{Fault, Position};
-use super::node::{Node, Value};
+use super::node::{Node, Value, key_below};
 use crate::telemetry::Secret;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,15 +13,22 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) folder: PathBuf,
+    unfilled_at: BTreeSet<Position>,
     faults: RefCell<Vec<Fault>>,
 }
 
 impl Reader {
-    pub(super) fn new(folder: &Path) -> Reader {
-        Reader { folder: folder.into(), faults: RefCell::new(Vec::new()) }
+    /// `unfilled` are references that led nowhere.
+    pub(super) fn new(folder: &Path, unfilled: Vec<Fault>) -> Reader {
+        let unfilled_at = unfilled.iter().map(|fault| fault.at).collect();
+        Reader { folder: folder.into(), unfilled_at, faults: RefCell::new(unfilled) }
     }
 
     pub(super) fn fault(&self, at: Position, key: &str, wrong: impl Into<String>, right: impl Into<String>) {
+        // Nothing stands there because of the reference, which was told.
+        if self.unfilled_at.contains(&at) {
+            return;
+        }
         self.faults.borrow_mut().push(Fault {
             at,
             key: key.into(),
@@ -86,7 +94,7 @@ pub(super) type Wrong = (String, String);
 
 impl<'r> Table<'r> {
     pub(super) fn path(&self, key: &str) -> String {
-        if self.key.is_empty() { key.into() } else { format!("{}.{key}", self.key) }
+        key_below(&self.key, key)
     }
 
     /// The node under a key, marked as known.
@@ -263,7 +271,7 @@ mod tests {
     use super::*;
 
     fn written(text: &str) -> Value {
-        Value::Text { written: text.into(), filled: text.into() }
+        Value::Text { written: text.into(), filled: text.into(), found: Vec::new() }
     }
 
     #[test]

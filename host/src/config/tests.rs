@@ -218,3 +218,17 @@ fn a_ticket_key_of_blanks_is_too_short() {
         1 fault in trommel.yaml"#]],
     );
 }
+
+#[test]
+fn a_reference_that_leads_nowhere_hides_no_other_fault_and_makes_none() {
+    check(
+        &with(
+            "identity: { tickets: { key: \"${file:nowhere}\" }, tokens: [{ sha256: \"${env:TROMMEL_NOT_SET}\", tenant: acme, rights: [raed] }] }",
+        ),
+        expect![[r#"
+            trommel.yaml:1:29: identity.tickets.key: the file ./nowhere cannot be read: No such file or directory (os error 2); right would be: a text file that the collector may read
+            trommel.yaml:1:69: identity.tokens[0].sha256: the environment variable `TROMMEL_NOT_SET` is not set; right would be: set TROMMEL_NOT_SET before the start
+            trommel.yaml:1:117: identity.tokens.rights: `raed` is no right; right would be: some of send, read, admin
+            3 faults in trommel.yaml"#]],
+    );
+}
