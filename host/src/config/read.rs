@@ -155,7 +155,9 @@ impl<'r> Table<'r> {
     pub(super) fn finish(self, known: &[&str]) {
         let taken = self.taken.borrow();
         for ((name, at, _), taken) in self.entries.iter().zip(taken.iter()) {
-            if !taken {
+            if !taken && LATER.contains(&name.as_str()) {
+                self.reader.fault(*at, &self.path(name), "comes with a later version", "leave it out");
+            } else if !taken {
                 let near =
                     known.iter().min_by_key(|key| distance(key, name)).filter(|key| distance(key, name) <= 2);
                 let right = match near {
@@ -167,6 +169,10 @@ impl<'r> Table<'r> {
         }
     }
 }
+
+/// Keys that are decided and not built yet, wherever they stand.
+const LATER: [&str; 8] =
+    ["unknown_fields", "quota", "essential", "output", "dead_letters", "golden", "shadow", "canary"];
 
 /// How many letters differ (Levenshtein), to suggest the key that was meant.
 fn distance(a: &str, b: &str) -> usize {

@@ -232,3 +232,24 @@ fn a_reference_that_leads_nowhere_hides_no_other_fault_and_makes_none() {
             3 faults in trommel.yaml"#]],
     );
 }
+
+#[test]
+fn keys_that_come_later_are_told_from_typing_errors() {
+    check(
+        &with(
+            "plugins: { own: { module: ./own.wasm, grant: {}, limits: { output: 8 }, shadow: true } }\nunknown_fields: strip\nquota: {}",
+        ),
+        expect![[r#"
+            trommel.yaml:1:60: plugins.own.limits.output: comes with a later version; right would be: leave it out
+            trommel.yaml:1:73: plugins.own.shadow: comes with a later version; right would be: leave it out
+            trommel.yaml:2:1: unknown_fields: comes with a later version; right would be: leave it out
+            trommel.yaml:3:1: quota: comes with a later version; right would be: leave it out
+            4 faults in trommel.yaml"#]],
+    );
+    check(
+        &with("sinks: { out: { type: discard, essential: true } }"),
+        expect![[r#"
+        trommel.yaml:1:32: sinks.out.essential: comes with a later version; right would be: leave it out
+        1 fault in trommel.yaml"#]],
+    );
+}
