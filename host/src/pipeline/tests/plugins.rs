@@ -90,6 +90,20 @@ async fn the_records_a_plugin_fails_on_get_its_policy_and_the_others_pass() {
 }
 
 #[tokio::test]
+async fn records_that_a_plugin_made_are_not_refused_to_the_sender() {
+    let make = hostile("multiply", OnFailure::Pass);
+    let fail = Slot { name: "fail".into(), ..hostile("trap", OnFailure::Refuse) };
+    let world = world(vec![to("all", &["hostile", "fail"], vec![sink("a")])], &[make, fail], &["a"]);
+    let receipt = world.submit("own", request(&[("", &["1", "2"])])).await.unwrap();
+    let message = "2 records left out: plugin `fail` failed on them";
+    assert_eq!((receipt.rejected, receipt.message.as_str()), (2, message));
+    assert!(world.given(0).is_empty());
+    let line = world.table().line("t", Signal::Logs);
+    assert_eq!((line.received, line.acknowledged, line.refused["plugin:fail"]), (2, 0, 2));
+    assert_eq!((line.added["hostile"], line.dropped["plugin:fail"], line.committed), (4, 4, 0));
+}
+
+#[tokio::test]
 async fn a_tenant_whose_plugin_traps_costs_the_other_nothing() {
     let own = PipelineSettings { tenants: vec!["t".into()], ..to("t", &["hostile"], vec![sink("a")]) };
     let slots = [hostile("trap", OnFailure::Refuse)];
