@@ -275,7 +275,8 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-fn charge(entry: &Entry) -> usize {
+/// What an entry costs as long as it is kept.
+pub(super) fn charge(entry: &Entry) -> usize {
     entry.bytes.len() + ENTRY_OVERHEAD_BYTES
 }
 
