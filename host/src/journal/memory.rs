@@ -11,6 +11,9 @@ use super::{Cursor, Followed, Follower, Settings, SinkId, SinkSet};
 use crate::batch::{Entry, Signal, Stream};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -117,7 +120,7 @@ impl Journal {
         let ledger = Ledger::new(sinks);
         metrics.add_collector(Box::new(ledger.clone()));
         let share_bytes = bytes_max / sinks.len().max(1);
-        Arc::new(Journal {
+        let journal = Arc::new(Journal {
             ledger,
             node: node(),
             share_bytes,
@@ -132,7 +135,9 @@ impl Journal {
             }),
             waiting: sinks.iter().map(|_| Notify::new()).collect(),
             followed: Notify::new(),
-        })
+        });
+        metrics.add_collector(Box::new(journal.clone()));
+        journal
     }
 
     /// Keeps the frame, gives its records their numbers and their time, and settles them in the ledger, at one moment.
@@ -266,6 +271,20 @@ impl Journal {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while the journal is locked")
+    }
+}
+
+/// What each sink is charged for, at the moment of the scrape.
+impl Collector for Journal {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let help = "What a sink still has to take, in bytes of the journal";
+        let name = "deliver_waiting_bytes";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (number, sink) in self.ledger.sinks().iter().enumerate() {
+            let bytes = i64::try_from(self.charged_bytes(SinkId(number as u16))).unwrap_or(i64::MAX);
+            metric.encode_family(&[("sink", sink.as_str())])?.encode_gauge(&bytes)?;
+        }
+        Ok(())
     }
 }
 

@@ -333,6 +333,21 @@ async fn the_ledger_stands_in_the_metrics() {
     }
 }
 
+#[tokio::test]
+async fn what_waits_for_each_sink_is_shown_in_bytes() {
+    let world = world(1 << 20, &["a", "b"]);
+    world.commit(vec![part("t", 1, 100, &[FIRST, SECOND])]).await.unwrap();
+    world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+    let shown = |line: &str| assert!(world.metrics.text().lines().any(|shown| shown == line), "{line}");
+    shown(r#"trommel_deliver_waiting_bytes{sink="a"} 712"#);
+    shown(r#"trommel_deliver_waiting_bytes{sink="b"} 356"#);
+    for in_flight in world.journal.cursor(SECOND).try_next(ALL) {
+        shown(r#"trommel_deliver_waiting_bytes{sink="b"} 356"#);
+        in_flight.finish(&Done::delivered(1));
+    }
+    shown(r#"trommel_deliver_waiting_bytes{sink="b"} 0"#);
+}
+
 #[test]
 fn the_busiest_tenants_have_a_label_and_the_sums_stay_exact() {
     let world = world(1 << 20, &["a"]);

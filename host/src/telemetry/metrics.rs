@@ -40,6 +40,8 @@ pub struct Metrics {
     /// Records that viewers were told of as a gap, by `reason`.
     pub deliver_gap_records: Family<Labels, Counter>,
 }
+    /// Records that a sink had already when they came again, by `sink`; they count as delivered.
+    pub deliver_presumed: Family<Labels, Counter>,
 
 impl Metrics {
     pub fn new() -> Metrics {
@@ -92,6 +94,11 @@ impl Metrics {
                 "Records that viewers were told of as a gap",
             ),
             registry: Arc::new(Mutex::new(registry)),
+            deliver_presumed: register(
+                &mut registry,
+                "deliver_presumed_records",
+                "Records that a sink had already when they came again",
+            ),
         }
     }
 

@@ -158,6 +158,11 @@ impl Ledger {
         table::snapshot(&self.state(), &self.sinks)
     }
 
+    /// The names of the sinks, by their numbers.
+    pub(super) fn sinks(&self) -> &[String] {
+        &self.sinks
+    }
+
     fn refuse(&self, key: &Key, records: u64, reason: Reason) {
         let mut state = self.state();
         let account = state.account(key);
