@@ -32,6 +32,8 @@ pub struct Metrics {
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
+    /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (not_loaded, failed).
+    pub process_passed: Family<Labels, Counter>,
     pub process_plugin_gauge: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
     pub deliver_attempts: Family<Labels, Counter>,
@@ -76,6 +78,11 @@ impl Metrics {
             process_plugin_gauge: register(
                 &mut registry,
                 "process_plugin_gauge",
+            process_passed: register(
+                &mut registry,
+                "process_passed_records",
+                "Records that passed a plugin which failed on them or is not loaded",
+            ),
                 "What plugins measure themselves",
             ),
             deliver_attempts: register(
