@@ -117,7 +117,7 @@ impl Journal {
     pub fn open(settings: &Settings, sinks: &[String], clock: Clock, metrics: &Metrics) -> Arc<Journal> {
         assert!(sinks.len() <= super::SINKS_MAX, "the configuration was checked for the number of sinks");
         let Settings::Memory { bytes_max } = *settings;
-        let ledger = Ledger::new(sinks);
+        let ledger = Ledger::new(sinks, metrics.tenant_labels.clone());
         metrics.add_collector(Box::new(ledger.clone()));
         let share_bytes = bytes_max / sinks.len().max(1);
         let journal = Arc::new(Journal {

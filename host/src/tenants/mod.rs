@@ -50,7 +50,6 @@ pub struct Tenants {
     open: Option<Arc<Caller>>,
     room: Arc<Room>,
     seen: seen::Seen,
-    labels: seen::TenantLabels,
     metrics: Metrics,
 }
 
@@ -70,7 +69,6 @@ impl Tenants {
             open: settings.is_open.then(|| Arc::new(Caller::local())),
             room: Arc::new(Room::new(settings.room_bytes, metrics.admit_room_used.clone())),
             seen: seen::Seen::default(),
-            labels: seen::TenantLabels::default(),
             metrics,
         }))
     }
