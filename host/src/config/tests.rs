@@ -110,10 +110,29 @@ fn the_largest_body_must_fit_half_of_the_room() {
     check(
         &with("memory: { room: 128MiB }"),
         expect![[r#"
-        trommel.yaml:1:9: memory: half of the room is less than 3 × the largest body; right would be: memory.room of at least 384 MiB, or a smaller receivers.otlp.body_max
+        trommel.yaml:1:9: memory: half of the room beside the journal is less than 3 × the largest body; right would be: memory.room of at least 512 MiB, or a smaller receivers.otlp.body_max
         1 fault in trommel.yaml"#]],
     );
-    check(&with("memory: { room: 384MiB }"), expect!["valid"]);
+    check(
+        &with("memory: { room: 511MiB }"),
+        expect![[r#"
+        trommel.yaml:1:9: memory: half of the room beside the journal is less than 3 × the largest body; right would be: memory.room of at least 512 MiB, or a smaller receivers.otlp.body_max
+        1 fault in trommel.yaml"#]],
+    );
+    check(&with("memory: { room: 512MiB }"), expect!["valid"]);
+    check(&with("memory: { room: 400MiB }\njournal: { max: 16MiB }"), expect!["valid"]);
+}
+
+#[test]
+fn the_journals_memory_is_a_part_of_the_room() {
+    for (text, requests, journal) in [
+        (String::from(DEFAULTS), 384, 128),
+        (with("memory: { room: 1GiB }\njournal: { max: 100MiB }"), 924, 100),
+    ] {
+        let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
+        assert_eq!(config.tenants.room_bytes, requests << 20);
+        assert_eq!(config.journal, journal::Settings::Memory { bytes_max: journal << 20 });
+    }
 }
 
 #[test]

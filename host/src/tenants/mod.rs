@@ -35,7 +35,7 @@ pub struct Settings {
     pub ticket_key: Option<Secret>,
     /// No token is asked: whoever connects is tenant `local` with every right. Only for loopback listeners.
     pub is_open: bool,
-    /// Bytes of all requests at work and of the journal's memory.
+    /// Bytes of all requests at work; what the journal keeps is beside it.
     pub room_bytes: usize,
 }
 
