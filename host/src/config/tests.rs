@@ -179,6 +179,29 @@ fn a_plugin_from_a_file_needs_a_grant() {
 }
 
 #[test]
+fn each_sink_says_how_long_an_attempt_and_all_of_them_may_take() {
+    let sinks = "sinks: { out: { type: discard, timeout: 2s, retry_for: 1h }, other: { type: stdout, retry_for: 0s }, \
+        third: { type: otlp, endpoint: \"http://127.0.0.1:1\", timeout: 1m }, kept: { type: streams, timeout: 1s } }";
+    let config = Config::parse(&with(sinks), Path::new("."), "trommel.yaml").unwrap();
+    let served: Vec<(&str, u64, u64)> = config
+        .sinks
+        .iter()
+        .zip(&config.deliver)
+        .map(|((name, _), served)| {
+            (name.as_str(), served.attempt_timeout.as_secs(), served.retry_for.as_secs())
+        })
+        .collect();
+    assert_eq!(served, [("out", 2, 3600), ("other", 10, 0), ("third", 60, 300), ("kept", 1, 300)]);
+    check(
+        &with("sinks: { out: { type: discard, timeout: 0s, retry_for: 5 } }"),
+        expect![[r#"
+        trommel.yaml:1:41: sinks.out.timeout: is no time at all; right would be: how long one attempt may take: 10s
+        trommel.yaml:1:56: sinks.out.retry_for: `5` has no unit; right would be: a time with its unit: 250ms, 10s, 5m, 1h, 7d
+        2 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
 fn what_comes_later_says_so() {
     check(
         &with("alerts: { channels: {} }"),
