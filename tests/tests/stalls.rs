@@ -33,10 +33,12 @@ async fn start_config(yaml: &str, change: impl FnOnce(&mut Config)) -> World {
 
 /// Small times, so that a test need not wait for large ones.
 fn hurry(config: &mut Config) {
-    config.delivery.attempt_timeout = Duration::from_millis(200);
-    config.delivery.backoff.first = Duration::from_millis(50);
-    config.delivery.backoff.most = Duration::from_millis(200);
-    config.delivery.drain_for = Duration::from_millis(300);
+    for delivery in &mut config.deliver {
+        delivery.attempt_timeout = Duration::from_millis(200);
+        delivery.backoff.first = Duration::from_millis(50);
+        delivery.backoff.most = Duration::from_millis(200);
+        delivery.drain_for = Duration::from_millis(300);
+    }
 }
 
 /// Sends so many lines, one after the other, and asserts that none had to wait.
