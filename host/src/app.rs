@@ -85,6 +85,8 @@ impl App {
     /// Takes the ports, opens the stores, loads the plugins, then serves. What cannot start is told, with its name.
     pub async fn start(config: Config) -> Result<App> {
         keep_memory_off_disk();
+        let journal::Settings::Memory { bytes_max } = config.journal;
+        tracing::warn!(bytes_max, "the journal is in memory: what was acknowledged dies with the process");
         make_private_folder(&config.data)?;
         // Ports first: the likeliest fault, and nothing has been opened yet.
         let listeners = Listeners::bind(&config.receivers).await?;
@@ -256,7 +258,8 @@ impl App {
     fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
         for (number, (sink, (name, _))) in sinks.into_iter().zip(&config.sinks).enumerate() {
             let cursor = self.journal.cursor(SinkId(number as u16));
-            let settings = deliver::Settings { drain_for: DRAIN_MAX, ..deliver::Settings::default() };
+            let settings =
+                deliver::Settings { drain_for: DRAIN_MAX.min(config.delivery.drain_for), ..config.delivery };
             self.delivering.spawn(deliver::run(
                 name.clone(),
                 sink,

@@ -1,7 +1,10 @@
 //! A plugin that does what it may not: the records it fails on get its policy, everything else goes on.
 
 use crate::identity;
-use crate::world::{World, eventually, logs, resource_logs, sha256};
+use crate::world::{World, eventually, logs, resource_logs, sha256, text};
+use http_body_util::BodyExt;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
 use serde_json::Value;
@@ -9,8 +12,10 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 /// What the hostile guest asks for.
-const GRANT: &str = "{ reads: [body, name, severity, time, trace-id, 'item:*', 'event:*', 'resource:*', 'scope:*', 'metric:*', event-name, description, raw], \
-     writes: [body, name, event-name, description, severity, 'item:*', 'event:*', 'resource:*', 'scope:*', 'metric:*', drop, route, raw] }";
+const GRANT: &str = "{ reads: [body, name, event-name, description, severity, kind, status, time, number, trace-id, span-id, trace-state, raw, \
+     'item:*', 'event:*', 'metric:*', 'scope:*', 'resource:*'], \
+     writes: [body, name, event-name, description, severity, trace-state, raw, \
+     'item:*', 'event:*', 'metric:*', 'scope:*', 'resource:*', drop, route] }";
 
 const LISTEN: &str = r#"
 receivers: { otlp: { grpc: { listen: 127.0.0.1:0 }, http: { listen: 127.0.0.1:0 } } }
@@ -31,7 +36,8 @@ fn folder_with_guests() -> tempfile::TempDir {
 /// A collector with guests, all plugins loaded.
 async fn start(yaml: &str) -> World {
     let world = World::start_in(folder_with_guests(), yaml).await;
-    eventually("all plugins loaded", || async { readiness(&world).await.0 == 200 }).await;
+    let (status, text) = readiness(&world).await;
+    assert_eq!(status, 200, "{text}");
     world
 }
 
@@ -42,7 +48,9 @@ async fn readiness(world: &World) -> (u16, String) {
 
 /// The hostile guest as an entry under `plugins`; `more` are further keys, `config` further settings.
 fn hostile(mode: &str, on_failure: &str, more: &str, config: &str) -> String {
-    format!("hostile: {{ module: hostile.wasm, on_failure: {on_failure}, grant: {GRANT}, {more} config: {{ mode: {mode}{config} }} }}")
+    format!(
+        "hostile: {{ module: hostile.wasm, on_failure: {on_failure}, grant: {GRANT}, {more} config: {{ mode: {mode}{config} }} }}"
+    )
 }
 
 /// Tenants acme, whose pipeline has the hostile guest, and globex, whose has none; an agent speaks for both.
@@ -85,7 +93,10 @@ async fn calls(world: &World, result: &str) -> f64 {
 /// A line of the ledger in `/metrics`: the record counts of the lines whose labels hold all of these.
 async fn ledger(world: &World, name: &str, labels: &[&str]) -> f64 {
     let text = world.metrics().await;
-    let is_meant = |line: &&str| line.starts_with(&format!("trommel_ledger_{name}_records")) && labels.iter().all(|label| line.contains(label));
+    let is_meant = |line: &&str| {
+        line.starts_with(&format!("trommel_ledger_{name}_records"))
+            && labels.iter().all(|label| line.contains(label))
+    };
     text.lines().filter(is_meant).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
 }
 
@@ -93,10 +104,16 @@ async fn ledger(world: &World, name: &str, labels: &[&str]) -> f64 {
 async fn one_tenants_plugin_traps_and_the_other_tenants_records_are_stored() {
     for (on_failure, rejected, kept) in [("refuse", 3, 0), ("drop", 0, 0), ("pass", 0, 3)] {
         let world = start(&two_tenants("trap", on_failure)).await;
-        let answer = world.send(Some("agent-token"), of_both(&["a1", "a2", "a3"], &["g1", "g2"])).await.unwrap();
+        let answer =
+            world.send(Some("agent-token"), of_both(&["a1", "a2", "a3"], &["g1", "g2"])).await.unwrap();
         let partial = answer.partial_success.unwrap_or_default();
         assert_eq!(partial.rejected_log_records, rejected, "{on_failure}");
-        assert_eq!(partial.error_message.contains("hostile"), rejected > 0, "{on_failure}: {}", partial.error_message);
+        assert_eq!(
+            partial.error_message.contains("hostile"),
+            rejected > 0,
+            "{on_failure}: {}",
+            partial.error_message
+        );
 
         let globex = world.history_of(Some("globex-token"), "globex", "web", 2).await;
         assert_eq!(bodies(&globex), ["g1", "g2"], "{on_failure}");
@@ -104,7 +121,11 @@ async fn one_tenants_plugin_traps_and_the_other_tenants_records_are_stored() {
         assert_eq!(bodies(&acme), &["a1", "a2", "a3"][..kept], "{on_failure}");
 
         let acme = "tenant=\"acme\"";
-        assert_eq!(ledger(&world, "refused", &[acme, "plugin:hostile"]).await, rejected as f64, "{on_failure}");
+        assert_eq!(
+            ledger(&world, "refused", &[acme, "plugin:hostile"]).await,
+            rejected as f64,
+            "{on_failure}"
+        );
         let dropped = if on_failure == "drop" { 3.0 } else { 0.0 };
         assert_eq!(ledger(&world, "dropped", &[acme, "plugin:hostile"]).await, dropped, "{on_failure}");
         assert_eq!(ledger(&world, "received", &["tenant=\"globex\""]).await, 2.0);
@@ -118,11 +139,13 @@ async fn over_http_the_answer_has_the_same_count() {
     let world = start(&two_tenants("trap", "refuse")).await;
     let request = of_both(&["a1"], &["g1"]).encode_to_vec();
     let url = format!("http://{}/v1/logs", world.otlp_http());
-    let post = world.http.post(url).bearer_auth("agent-token").header("content-type", "application/x-protobuf");
+    let post =
+        world.http.post(url).bearer_auth("agent-token").header("content-type", "application/x-protobuf");
     let answer = post.body(request).send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let body = answer.bytes().await.unwrap();
-    let answer = opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse::decode(body).unwrap();
+    let answer =
+        opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse::decode(body).unwrap();
     assert_eq!(answer.partial_success.unwrap().rejected_log_records, 1);
     world.history_of(Some("globex-token"), "globex", "web", 1).await;
     world.end().await;
@@ -153,7 +176,11 @@ async fn whatever_a_plugin_does_is_named_and_the_others_go_on() {
         let entry = hostile(mode, "refuse", &format!("tenant: t-{mode},"), ", pattern: '[a-z]+@[a-z.]+'");
         format!("  {mode}: {}\n", entry.split_once(": ").unwrap().1)
     };
-    let pipeline = |(mode, _): &(&str, &[&str])| format!("  - {{ name: {mode}, when: {{ tenant: [t-{mode}] }}, plugins: [{mode}], sinks: [streams] }}\n");
+    let pipeline = |(mode, _): &(&str, &[&str])| {
+        format!(
+            "  - {{ name: {mode}, when: {{ tenant: [t-{mode}] }}, plugins: [{mode}], sinks: [streams] }}\n"
+        )
+    };
     let yaml = format!(
         "{LISTEN}identity:\n  tokens:\n    - {{ sha256: \"{}\", speaks_for: [\"*\"], rights: [send] }}\n    - {{ sha256: \"{}\", tenant: globex, rights: [read] }}\nplugins:\n{}pipelines:\n{}  - {{ name: rest, sinks: [streams] }}\n",
         sha256("agent-token"),
@@ -167,7 +194,10 @@ async fn whatever_a_plugin_does_is_named_and_the_others_go_on() {
         let ill = resource_logs(&[("tenant.id", &tenant)], &["mail ada@example.com", "two"]);
         let well = resource_logs(&[("tenant.id", "globex"), ("project.id", "web")], &[mode]);
         let request = ExportLogsServiceRequest { resource_logs: vec![ill, well] };
-        let answer = world.send(Some("agent-token"), request).await.unwrap();
+        let answer = world
+            .send(Some("agent-token"), request)
+            .await
+            .unwrap_or_else(|refused| panic!("{mode}: {refused}"));
         let partial = answer.partial_success.unwrap_or_else(|| panic!("{mode}: everything was taken"));
         assert_eq!(partial.rejected_log_records, 2, "{mode}: {}", partial.error_message);
         assert!(partial.error_message.contains(mode), "{mode}: {}", partial.error_message);
@@ -176,8 +206,11 @@ async fn whatever_a_plugin_does_is_named_and_the_others_go_on() {
             let line = format!("trommel_process_calls_total{{plugin=\"{mode}\",result=\"{result}\"}} ");
             text.lines().any(|shown| shown.starts_with(&line) && !shown.ends_with(" 0"))
         };
-        let shown: Vec<&str> = text.lines().filter(|line| line.contains("process_calls_total{") && line.contains(mode)).collect();
-        assert!(results.iter().any(|result| is_counted(&result)), "{mode}: {shown:?}");
+        let shown: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("process_calls_total{") && line.contains(mode))
+            .collect();
+        assert!(results.iter().any(is_counted), "{mode}: {shown:?}");
         // The next good request, and the records beside the ill ones.
         let kept = world.history_of(Some("globex-token"), "globex", "web", number + 1).await;
         assert_eq!(kept[number]["body"], *mode);
@@ -189,14 +222,22 @@ async fn whatever_a_plugin_does_is_named_and_the_others_go_on() {
 async fn one_poisonous_record_among_512_is_the_only_one_that_the_policy_meets() {
     for (on_failure, rejected, kept) in [("refuse", 1, 511), ("drop", 0, 511), ("pass", 0, 512)] {
         for mode in ["trap-on", "loop-on"] {
-            let plugins = hostile(mode, on_failure, "", ", text: poison");
+            // On a busy machine the clock of plugins ticks late, and each call that loops costs a few ticks.
+            let plugins = hostile(mode, on_failure, "limits: { time: 500ms },", ", text: poison");
             let world = start(&format!("{LISTEN}plugins: {{ {plugins} }}\npipelines: [{{ name: all, plugins: [hostile], sinks: [streams] }}]\n")).await;
-            let lines: Vec<String> = (0..512).map(|number| if number == 300 { "poison".into() } else { format!("line {number}") }).collect();
+            let lines: Vec<String> = (0..512)
+                .map(|number| if number == 300 { "poison".into() } else { format!("line {number}") })
+                .collect();
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
             let answer = world.send(None, logs(&[("project.id", "shop")], &lines)).await.unwrap();
-            assert_eq!(answer.partial_success.unwrap_or_default().rejected_log_records, rejected, "{mode} {on_failure}");
+            assert_eq!(
+                answer.partial_success.unwrap_or_default().rejected_log_records,
+                rejected,
+                "{mode} {on_failure}"
+            );
             let records = world.history_of(None, "local", "shop", kept).await;
-            let expected: Vec<&str> = lines.iter().copied().filter(|line| *line != "poison" || on_failure == "pass").collect();
+            let expected: Vec<&str> =
+                lines.iter().copied().filter(|line| *line != "poison" || on_failure == "pass").collect();
             assert_eq!(bodies(&records), expected, "{mode} {on_failure}");
             if on_failure == "drop" {
                 assert_eq!(ledger(&world, "dropped", &["plugin:hostile"]).await, 1.0);
@@ -204,6 +245,14 @@ async fn one_poisonous_record_among_512_is_the_only_one_that_the_policy_meets() 
             world.end().await;
         }
     }
+}
+
+/// Why the only plugin is not loaded, as the console tells it.
+async fn failed(world: &World) -> String {
+    let answer = world.http.get(world.console("/v1/plugins")).send().await.unwrap();
+    let shown = answer.json::<Value>().await.unwrap()[0].clone();
+    assert_eq!(shown["state"], "failed");
+    shown["error"].as_str().expect("why").to_owned()
 }
 
 /// The plugin `broken` stands in the pipeline of tenant acme alone.
@@ -216,19 +265,16 @@ fn broken(plugin: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guard_that_cannot_be_loaded_refuses_its_pipelines_and_no_other() {
-    for plugin in [
-        "module: missing.wasm, guard: true,",
-        "module: garbage.wasm, guard: true,",
-        "module: hostile.wasm, guard: true, config: { mode: explode-pattern },",
-        "module: hostile.wasm, guard: true, config: { mode: configure-loop },",
-        "module: hostile.wasm, on_failure: refuse, config: { mode: bad-settings },",
+    for (plugin, why) in [
+        ("module: missing.wasm, guard: true,", "missing.wasm"),
+        ("module: garbage.wasm, guard: true,", "component"),
+        ("module: hostile.wasm, guard: true, config: { mode: explode-pattern },", "pattern"),
+        ("module: hostile.wasm, guard: true, config: { mode: configure-loop },", "CPU time"),
+        ("module: hostile.wasm, on_failure: refuse, config: { mode: bad-settings },", "`ratio` is missing"),
     ] {
         let world = World::start_in(folder_with_guests(), &broken(plugin)).await;
-        eventually("the plugin has failed", || async {
-            let answer = world.http.get(world.console("/v1/plugins")).send().await.unwrap();
-            answer.json::<Value>().await.unwrap()[0]["state"] == "failed"
-        })
-        .await;
+        let told = failed(&world).await;
+        assert!(told.contains(why), "{plugin}: {told}");
         let (status, text) = readiness(&world).await;
         assert_eq!(status, 503, "{plugin}");
         assert!(text.contains("broken"), "{plugin}: {text}");
@@ -236,11 +282,13 @@ async fn a_guard_that_cannot_be_loaded_refuses_its_pipelines_and_no_other() {
         let refused = world.send(Some("acme-token"), logs(&[], &["mine"])).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable, "{plugin}");
         assert!(refused.message().contains("broken"), "{plugin}: {}", refused.message());
-        let delay = refused.get_details_retry_info().expect("RetryInfo").retry_delay.expect("a time to come back");
+        let delay =
+            refused.get_details_retry_info().expect("RetryInfo").retry_delay.expect("a time to come back");
         assert!(delay.as_secs_f64() > 0.0);
 
         let url = format!("http://{}/v1/logs", world.otlp_http());
-        let post = world.http.post(url).bearer_auth("acme-token").header("content-type", "application/x-protobuf");
+        let post =
+            world.http.post(url).bearer_auth("acme-token").header("content-type", "application/x-protobuf");
         let answer = post.body(logs(&[], &["mine"]).encode_to_vec()).send().await.unwrap();
         assert_eq!(answer.status(), 503, "{plugin}");
         let after: u64 = answer.headers()["retry-after"].to_str().unwrap().parse().unwrap();
@@ -261,13 +309,21 @@ async fn a_guard_that_cannot_be_loaded_refuses_its_pipelines_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_loaded_and_is_no_guard_lets_pass_or_drops_as_configured() {
-    for (plugin, kept) in [("module: garbage.wasm, on_failure: pass,", 1), ("module: missing.wasm,", 1), ("module: garbage.wasm, on_failure: drop,", 0)] {
+    for (plugin, kept) in [
+        ("module: garbage.wasm, on_failure: pass,", 1),
+        ("module: missing.wasm,", 1),
+        ("module: garbage.wasm, on_failure: drop,", 0),
+    ] {
         let world = World::start_in(folder_with_guests(), &broken(plugin)).await;
         let answer = world.send(Some("agent-token"), of_both(&["a1"], &["g1"])).await.unwrap();
         assert_eq!(answer.partial_success, None, "{plugin}");
         world.history_of(Some("globex-token"), "globex", "web", 1).await;
         world.history_of(Some("acme-token"), "acme", "shop", kept).await;
-        assert_eq!(ledger(&world, "dropped", &["tenant=\"acme\"", "plugin_not_loaded:broken"]).await, 1.0 - kept as f64, "{plugin}");
+        assert_eq!(
+            ledger(&world, "dropped", &["tenant=\"acme\"", "plugin_not_loaded:broken"]).await,
+            1.0 - kept as f64,
+            "{plugin}"
+        );
         let (status, text) = readiness(&world).await;
         assert_eq!((status, text.contains("broken")), (503, true), "{plugin}: {text}");
         world.end().await;
@@ -279,15 +335,10 @@ async fn a_plugin_cannot_ask_for_more_than_its_grant() {
     let plugin = "module: hostile.wasm, guard: true,";
     let yaml = broken(plugin).replace(GRANT, "{ reads: [body], writes: [drop] }");
     let world = World::start_in(folder_with_guests(), &yaml).await;
-    let mut shown = Value::Null;
-    eventually("the plugin has failed", || async {
-        let answer = world.http.get(world.console("/v1/plugins")).send().await.unwrap();
-        answer.json::<Value>().await.unwrap()[0]["state"] == "failed"
-    })
-    .await;
-    let answer = world.http.get(world.console("/v1/plugins")).send().await.unwrap();
-    shown = std::mem::replace(&mut shown, answer.json().await.unwrap());
-    assert_eq!(shown, Value::Null);
+    let told = failed(&world).await;
+    assert!(told.contains("grant") && told.contains("item:*"), "{told}");
+    let refused = world.send(Some("acme-token"), logs(&[], &["mine"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
     world.end().await;
 }
 
@@ -310,7 +361,6 @@ sinks: {{ gateway: {{ type: otlp, endpoint: "http://{}", headers: {{ authorizati
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_own_plugin_cannot_give_records_to_another_through_a_trusted_sidecar() {
     let gateway = World::start(&identity::gateway()).await;
-    eventually("the gateway is ready", || async { readiness(&gateway).await.0 == 200 }).await;
     let mut arrived = 0;
     for (mode, config) in [
         ("forge-identity-set", ""),
@@ -320,24 +370,95 @@ async fn a_tenants_own_plugin_cannot_give_records_to_another_through_a_trusted_s
     ] {
         let sidecar = start(&sidecar(&gateway, mode, config)).await;
         let what = format!("{mode}{config}");
-        for claim in [&[("service.name", "x"), ("project.id", "shop")][..], &[("tenant.id", "globex"), ("project.id", "shop")]] {
+        for claim in [
+            &[("service.name", "x"), ("project.id", "shop")][..],
+            &[("tenant.id", "globex"), ("project.id", "shop")],
+        ] {
             let answer = sidecar.send(Some("acme-token"), logs(claim, &[&what])).await.unwrap();
             assert_eq!(answer.partial_success, None, "{what}");
             arrived += 1;
             let records = gateway.history_of(Some("acme-token"), "acme", "shop", arrived).await;
             let last = records.last().unwrap();
             assert_eq!(last["body"], what.as_str());
-            assert_eq!((&last["resource"]["tenant.id"], &last["resource"]["project.id"]), (&"acme".into(), &"shop".into()), "{what}");
+            assert_eq!(
+                (&last["resource"]["tenant.id"], &last["resource"]["project.id"]),
+                (&"acme".into(), &"shop".into()),
+                "{what}"
+            );
         }
         let restored = sidecar.metric("trommel_process_restored_resources_total{plugin=\"hostile\"}").await;
         assert_eq!(restored, 2.0, "{what}");
-        assert_eq!(sidecar.metric("trommel_admit_overwritten_resources_total{tenant=\"acme\"}").await, 1.0, "{what}");
+        assert_eq!(
+            sidecar.metric("trommel_admit_overwritten_resources_total{tenant=\"acme\"}").await,
+            1.0,
+            "{what}"
+        );
         sidecar.end().await;
     }
     // What the gateway was handed was right already, each key once.
     assert_eq!(gateway.metric("trommel_admit_overwritten_resources_total{tenant=\"acme\"}").await, 0.0);
     assert_eq!(gateway.history(Some("globex-token"), "globex", "web").await.unwrap().len(), 0);
     gateway.end().await;
+}
+
+/// An OTLP/HTTP server that takes one request and hands back what stood in it.
+async fn one_request(socket: tokio::net::TcpListener) -> ExportLogsServiceRequest {
+    let (taken, mut requests) = tokio::sync::mpsc::channel(1);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let taken = taken.clone();
+        async move {
+            let body = request.into_body().collect().await?.to_bytes();
+            let _ = taken.try_send(body);
+            Ok::<_, hyper::Error>(hyper::Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+        }
+    });
+    let (stream, _) = socket.accept().await.unwrap();
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        body = requests.recv() => {
+            // Its answer is written when the connection goes on.
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(200), connection).await;
+            ExportLogsServiceRequest::decode(body.unwrap()).unwrap()
+        }
+        ended = &mut connection => panic!("no request came: {ended:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_plugin_writes_the_identity_stands_once_on_the_wire() {
+    for (mode, config) in [
+        ("forge-identity-set", ""),
+        ("forge-identity-remove", ""),
+        ("forge-identity-splice", ", own: acme"),
+        ("noop", ""),
+    ] {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = socket.local_addr().unwrap();
+        let yaml = format!(
+            "{}{}plugins: {{ {} }}\npipelines: [{{ name: all, when: {{ tenant: [acme] }}, plugins: [hostile], sinks: [far] }}]\n",
+            LISTEN.replace(
+                "streams: { type: streams }",
+                &format!(
+                    "far: {{ type: otlp, protocol: http, compression: none, endpoint: \"http://{to}\" }}"
+                )
+            ),
+            tokens(),
+            hostile(mode, "refuse", "tenant: acme,", config),
+        );
+        let world = start(&yaml).await;
+        let claims = [("tenant.id", "globex"), ("project.id", "shop"), ("tenant.id", "globex")];
+        world.send(Some("acme-token"), logs(&claims, &["x"])).await.unwrap();
+        let request = one_request(socket).await;
+        let attributes = &request.resource_logs[0].resource.as_ref().unwrap().attributes;
+        let of = |key: &str| {
+            attributes.iter().filter(|a| a.key == key).map(|a| a.value.clone().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(of("tenant.id"), [text("acme")], "{mode}");
+        assert_eq!(of("project.id"), [text("shop")], "{mode}");
+        world.end().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -377,7 +498,8 @@ sinks: { streams: { type: streams }, errors: { type: discard }, both: { type: di
     stored.sort_unstable();
     assert_eq!(stored, ["p error", "p info", "s error", "s info"]);
     eventually("the other sinks have theirs", || async {
-        ledger(&world, "delivered", &["sink=\"errors\""]).await == 3.0 && ledger(&world, "delivered", &["sink=\"both\""]).await == 1.0
+        ledger(&world, "delivered", &["sink=\"errors\""]).await == 3.0
+            && ledger(&world, "delivered", &["sink=\"both\""]).await == 1.0
     })
     .await;
     assert_eq!(ledger(&world, "unrouted", &[]).await, 2.0);

@@ -39,15 +39,16 @@ pub(crate) fn test() -> Result<()> {
     Ok(())
 }
 
-/// The unit tests of the bundled plugins and the SDK, on the machine they are built on.
+/// The bundled plugins, the SDK and the tests' guests, checked as programs of the machine they are built on.
 fn plugins() -> Result<()> {
-    for manifest in ["plugins/Cargo.toml", "sdk/rust/Cargo.toml"] {
-        cargo(
-            &["test", "--manifest-path", manifest, "--locked", "--target-dir", "target/native-plugins"],
-            &[],
-        )?;
-    }
-    Ok(())
+    const WORKSPACE: [&str; 5] =
+        ["--manifest-path", "plugins/Cargo.toml", "--locked", "--target-dir", "target/native-plugins"];
+    cargo(&["fmt", "--manifest-path", "plugins/Cargo.toml", "--all", "--check"], &[])?;
+    cargo(
+        &[&["clippy", "--workspace", "--all-targets"], &WORKSPACE[..], &["--", "-D", "warnings"]].concat(),
+        &[],
+    )?;
+    cargo(&[&["test", "--workspace"], &WORKSPACE[..]].concat(), &[])
 }
 
 /// Runs each fuzz target for `seconds`. A pinned toolchain runs what else needs a nightly one by the bootstrap variable.
@@ -61,9 +62,13 @@ pub(crate) fn fuzz(seconds: u32) -> Result<()> {
         .collect();
     ensure!(!targets.is_empty(), "host/fuzz/fuzz_targets is empty");
     for target in targets {
+        // What is found is written into the first folder; the seeds are read only.
+        let corpus = format!("host/fuzz/corpus/{target}");
+        std::fs::create_dir_all(&corpus)?;
         let status = Command::new(&fuzzer)
-            .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "host/fuzz", &target, "--"])
-            .args([format!("-max_total_time={seconds}"), "-rss_limit_mb=2048".into(), "-timeout=10".into()])
+            .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "host/fuzz", &target, &corpus])
+            .args([format!("host/fuzz/seeds/{target}"), "--".into(), format!("-max_total_time={seconds}")])
+            .args(["-max_len=4096", "-rss_limit_mb=2048", "-timeout=10"])
             .env("RUSTC_BOOTSTRAP", "1")
             .status()?;
         ensure!(status.success(), "fuzz target {target} ended with {status}");

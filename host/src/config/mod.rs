@@ -34,6 +34,8 @@ pub struct Config {
     pub pipelines: Vec<pipeline::PipelineSettings>,
     pub sinks: Vec<(String, crate::sinks::Settings)>,
     pub journal: journal::Settings,
+    /// How sinks are served; no key of the file, since the defaults suit all of them.
+    pub delivery: pipeline::deliver::Settings,
     /// Records larger than this are refused before any plugin sees them.
     pub record_bytes_max: usize,
 }
@@ -103,6 +105,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         plugins: table.table("plugins").map(plugins::read).unwrap_or_default(),
         sinks: table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default(),
         journal: read_journal(&table, room_bytes),
+        delivery: pipeline::deliver::Settings::default(),
         tenants: tenants_of(identity, room_bytes),
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
         record_bytes_max,

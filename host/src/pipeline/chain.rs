@@ -1,7 +1,7 @@
 //! The plugins of a pipeline, called piece by piece.
 
 use super::tally::Tally;
-use crate::batch::{Piece, Signal, TenantId};
+use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId};
 use crate::journal::Reason;
 use crate::sandbox::{Effects, OnFailure, Plugin};
 
@@ -72,29 +72,72 @@ impl Chain {
         mut piece: Piece,
         now_ns: u64,
         tenant: &TenantId,
+        keys: &IdentityKeys,
         tally: &mut Tally,
     ) -> (Piece, Vec<Left>) {
-        let mut left = Vec::new();
+        let mut left: Vec<Left> = Vec::new();
+        let mut wrong = None;
         for slot in &self.slots {
             let Some(plugin) = &slot.plugin else { continue };
             let before = piece.records();
             if before == 0 {
                 break;
             }
+            let may_forge = writes_identity(plugin, keys);
+            if may_forge && wrong.is_none() {
+                let (looked_at, before) = wrong_identities(piece, keys);
+                (piece, wrong) = (looked_at, Some(before));
+            }
             let ran = plugin.run(piece, now_ns);
             piece = ran.piece;
+            let mut forged = 0;
+            if may_forge {
+                let (looked_at, after) = wrong_identities(piece, keys);
+                piece = looked_at;
+                forged = after.saturating_sub(wrong.replace(after).unwrap_or_default());
+            }
             let failed: u32 = ran.failed.iter().map(|failed| failed.records).sum();
             slot.count(
                 Counted { before, after: piece.records(), filtered: ran.filtered, failed },
                 tenant,
                 tally,
             );
-            if !ran.effects.is_empty() {
-                left.push(Left { plugin: slot.name.clone(), effects: ran.effects });
+            if !ran.effects.is_empty() || forged > 0 {
+                left.push(Left { plugin: slot.name.clone(), effects: ran.effects, forged });
             }
         }
         (piece, left)
     }
+}
+
+/// Whether a plugin has the right to write where identity stands.
+fn writes_identity(plugin: &Plugin, keys: &IdentityKeys) -> bool {
+    let covers = |word: &str| {
+        let Some(key) = word.strip_prefix("resource:") else { return word == "raw" };
+        match key.strip_suffix('*') {
+            Some(start) => keys.tenant.starts_with(start) || keys.project.starts_with(start),
+            None => key == keys.tenant || key == keys.project,
+        }
+    };
+    plugin.manifest().writes.iter().any(|word| covers(word))
+}
+
+/// How many resources of a piece do not say what was verified.
+fn wrong_identities(piece: Piece, keys: &IdentityKeys) -> (Piece, u32) {
+    let stream = piece.stream().clone();
+    let mut call = piece.call(None);
+    let mut is_wrong = vec![false; call.rows(Level::Resource) as usize];
+    for (key, verified) in [(&keys.tenant, stream.tenant.as_str()), (&keys.project, stream.project.as_str())]
+    {
+        let column = call.text_attribute(Level::Resource, key).unwrap_or_default();
+        let mut is_right = vec![false; is_wrong.len()];
+        for (row, index) in column.rows.iter().zip(&column.index) {
+            is_right[*row as usize] = column.strings[*index as usize] == verified;
+        }
+        is_wrong.iter_mut().zip(is_right).for_each(|(wrong, right)| *wrong |= !right);
+    }
+    let wrong = is_wrong.into_iter().filter(|wrong| *wrong).count();
+    (call.abort(), wrong as u32)
 }
 
 /// What a plugin left beside its edits.
@@ -102,6 +145,8 @@ impl Chain {
 pub(super) struct Left {
     pub(super) plugin: String,
     pub(super) effects: Effects,
+    /// Identity attributes of resources that it changed; they are put right after the chain.
+    pub(super) forged: u32,
 }
 
 /// Records of a piece around one run.

@@ -21,7 +21,11 @@ impl PluginMetrics {
     }
 
     pub(super) fn apply(&self, left: Vec<Left>) {
-        for Left { plugin, effects } in left {
+        for Left { plugin, effects, forged } in left {
+            if forged > 0 {
+                let labels = vec![("plugin", plugin.clone())];
+                self.metrics.process_restored.get_or_create(&labels).inc_by(forged.into());
+            }
             for (name, by) in effects.counts {
                 let labels = self.labels(&plugin, name);
                 self.metrics.process_plugin.get_or_create(&labels).inc_by(by);

@@ -178,7 +178,8 @@ impl Work {
             let now_ns = (self.shared.clock)().saturating_mul(1_000_000);
             let chain = &self.snapshot.ways[at.way].chain;
             let tenant = &at.batch.stream.tenant;
-            let (piece, left) = chain.run(piece, now_ns, tenant, &mut self.made.tally);
+            let keys = &self.shared.settings.identity;
+            let (piece, left) = chain.run(piece, now_ns, tenant, keys, &mut self.made.tally);
             at.done.push(piece);
             self.keep(left);
         }
@@ -195,15 +196,19 @@ impl Work {
     fn keep(&mut self, left: Vec<Left>) {
         for later in left {
             match self.made.left.iter_mut().find(|known| known.plugin == later.plugin) {
-                Some(known) => known.effects.merge(later.effects),
+                Some(known) => {
+                    known.effects.merge(later.effects);
+                    known.forged += later.forged;
+                }
                 None => self.made.left.push(later),
             }
         }
     }
 
-    /// Which plugin of the chain it was nobody knows: the bytes are looked at once, after the last.
+    /// Each plugin's part is counted with its effects. One that only doubled an attribute is not seen to be wrong in its
+    /// turn: then all of the chain are named.
     fn count_restored(&self, restored: u32, way: usize) {
-        if restored > 0 {
+        if restored > 0 && self.made.left.iter().all(|left| left.forged == 0) {
             let plugin = self.snapshot.ways[way].chain.names().join(",");
             let family = &self.shared.metrics.process_restored;
             family.get_or_create(&vec![("plugin", plugin)]).inc_by(restored.into());

@@ -55,6 +55,13 @@ impl Sink {
         }
     }
 
+    /// This entry will not be sent again. A store of streams then waits for it no longer.
+    pub fn skip(&self, entry: &Entry) {
+        if let Sink::Streams(streams) = self {
+            streams.skip(&entry.stream, entry.first + u64::from(entry.records));
+        }
+    }
+
     /// Whether it tells the fate of each record, so that entries of several tenants may stand in one delivery and
     /// none suffers for another.
     pub fn is_told_per_record(&self) -> bool {

@@ -13,7 +13,7 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     /// Requests by `protocol` (grpc, http), `signal`, `answer` (ok, partial, or the reason of the refusal).
     pub receive_requests: Family<Labels, Counter>,
-    /// Uncompressed bytes of requests, by `signal`.
+    /// Uncompressed bytes of requests that were read whole, by `signal`.
     pub receive_bytes: Family<Labels, Counter>,
     /// Connections that are open, by `listener`.
     pub receive_connections: Family<Labels, Gauge>,
@@ -23,7 +23,7 @@ pub struct Metrics {
     pub admit_mended: Family<Labels, Counter>,
     /// Room taken now, in bytes.
     pub admit_room_used: Gauge,
-    /// Calls of plugins, by `plugin`, `result` (ok, error, trap, time, memory, output).
+    /// Calls of plugins, by `plugin`, `result` (ok, error, fault, trap, time, memory, output, work, load).
     pub process_calls: Family<Labels, Counter>,
     /// CPU time of plugins in microseconds, by `plugin`.
     pub process_cpu: Family<Labels, Counter>,
@@ -45,24 +45,52 @@ impl Metrics {
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("trommel");
         Metrics {
-            receive_requests: register(&mut registry, "receive_requests", "Requests by protocol, signal and answer"),
+            receive_requests: register(
+                &mut registry,
+                "receive_requests",
+                "Requests by protocol, signal and answer",
+            ),
             receive_bytes: register(&mut registry, "receive_bytes", "Uncompressed bytes of requests"),
             receive_connections: register(&mut registry, "receive_connections", "Open connections"),
-            admit_overwritten: register(&mut registry, "admit_overwritten_resources", "Resources whose identity attributes were overwritten"),
-            admit_mended: register(&mut registry, "admit_mended_strings", "Strings that were not UTF-8 and were mended"),
+            admit_overwritten: register(
+                &mut registry,
+                "admit_overwritten_resources",
+                "Resources whose identity attributes were overwritten",
+            ),
+            admit_mended: register(
+                &mut registry,
+                "admit_mended_strings",
+                "Strings that were not UTF-8 and were mended",
+            ),
             admit_room_used: register(&mut registry, "admit_room_used_bytes", "Room taken now"),
             process_calls: register(&mut registry, "process_calls", "Calls of plugins by result"),
             process_cpu: register(&mut registry, "process_cpu_microseconds", "CPU time of plugins"),
-            process_restored: register(&mut registry, "process_restored_resources", "Resources whose identity attributes a plugin had changed"),
+            process_restored: register(
+                &mut registry,
+                "process_restored_resources",
+                "Resources whose identity attributes a plugin had changed",
+            ),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
             process_plugin_gauge: register(
                 &mut registry,
                 "process_plugin_gauge",
                 "What plugins measure themselves",
             ),
-            deliver_attempts: register(&mut registry, "deliver_attempts", "Attempts to send, by sink and result"),
-            deliver_viewers: register(&mut registry, "deliver_viewers", "Viewers of tails that are connected"),
-            deliver_gap_records: register(&mut registry, "deliver_gap_records", "Records that viewers were told of as a gap"),
+            deliver_attempts: register(
+                &mut registry,
+                "deliver_attempts",
+                "Attempts to send, by sink and result",
+            ),
+            deliver_viewers: register(
+                &mut registry,
+                "deliver_viewers",
+                "Viewers of tails that are connected",
+            ),
+            deliver_gap_records: register(
+                &mut registry,
+                "deliver_gap_records",
+                "Records that viewers were told of as a gap",
+            ),
             registry: Arc::new(Mutex::new(registry)),
         }
     }
@@ -75,8 +103,11 @@ impl Metrics {
     /// The OpenMetrics text of everything.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry.lock().expect("no panic while the registry is locked"))
-            .expect("writing to a String cannot fail");
+        prometheus_client::encoding::text::encode(
+            &mut text,
+            &self.registry.lock().expect("no panic while the registry is locked"),
+        )
+        .expect("writing to a String cannot fail");
         text
     }
 }

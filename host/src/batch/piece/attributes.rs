@@ -118,10 +118,12 @@ impl Call {
     pub fn copy_attribute(&mut self, at: Level, key: &str, to: &str, rows: &[u32]) {
         self.edit("copy-attribute", |call| {
             let from = call.targets(at, key, rows)?;
-            let onto = call.targets(at, to, rows)?;
             let slots = &call.inner.tables[from.table].slots;
-            let copy = |slot: &Option<u32>| slot.map(|slot| Action::Copy(slots[slot as usize].value));
-            let copies: Vec<Option<Action>> = from.first.iter().map(copy).collect();
+            let copy =
+                |(row, slot): (&u32, Option<u32>)| Some((*row, Action::Copy(slots[slot? as usize].value)));
+            let copies = rows.iter().zip(from.first).filter_map(copy);
+            let (numbers, copies): (Vec<u32>, Vec<Action>) = copies.unzip();
+            let onto = call.targets(at, to, &numbers)?;
             call.put(onto, to, |row| copies[row]);
             Ok(())
         });
@@ -159,7 +161,7 @@ impl Call {
     pub fn remove_attribute_from(&mut self, at: Level, key: &str, rows: &[u32]) {
         self.edit("remove-attribute-from", |call| {
             let targets = call.targets(at, key, rows)?;
-            call.put(targets, key, |_| Some(Action::Remove));
+            call.put(targets, key, |_| Action::Remove);
             Ok(())
         });
     }
@@ -189,7 +191,7 @@ impl Call {
         value: impl Fn(usize) -> Value,
     ) -> Result<(), Fault> {
         let targets = self.targets(at, key, rows)?;
-        self.put(targets, key, |row| Some(Action::Put(value(row))));
+        self.put(targets, key, |row| Action::Put(value(row)));
         Ok(())
     }
 
@@ -200,11 +202,11 @@ impl Call {
     }
 
     /// Acts on an attribute of some rows (`action` by place in the list): on the first with its key, and the others go.
-    fn put(&mut self, targets: Targets, key: &str, action: impl Fn(usize) -> Option<Action>) {
+    fn put(&mut self, targets: Targets, key: &str, action: impl Fn(usize) -> Action) {
         let key = self.edits.key(key);
         let table = targets.table as u8;
         for (index, (row, slot)) in targets.rows.iter().zip(targets.first).enumerate() {
-            let Some(action) = action(index) else { continue };
+            let action = action(index);
             let bytes = match action {
                 Action::Put(value) | Action::Copy(value) => value.span.len() as usize,
                 Action::Remove => 0,

@@ -2,8 +2,8 @@
 
 use super::super::splice::{Edit, place, splice};
 use super::super::wire::{Field, LENGTH, VARINT, fields, put_field};
-use super::edits::{put_key_value, put_number};
-use super::index::{BODY, EVENT, EVENT_NAME, ITEM, METRIC, RESOURCE, SCOPE, TABLES, content, level_of};
+use super::edits::{put_key_value, put_number, with_value};
+use super::index::{BODY, EVENT, ITEM, METRIC, RESOURCE, SCOPE, TABLES, content, level_of};
 use super::table::{CHANGED, NOWHERE, STAMPED, Slot, Table};
 use super::value::{Kind, Value};
 use super::view::View;
@@ -117,21 +117,15 @@ impl Inner {
             let owner = table.owners[row as usize];
             let start = owner.content.start as usize;
             let field_number = self.attribute_number(number, row);
-            let is_whole = states & STAMPED != 0;
             let mut added = Vec::new();
-            if owner.is_absent && !is_whole {
-                added = self.stamped_before(row, number);
-            }
-            let before = added.len();
             for slot in same.iter().filter(|slot| slot.is(states)) {
                 if slot.field != NOWHERE {
                     edits.extend(self.attribute_edit(table, slot, start, field_number));
-                } else if slot.is_live() {
-                    let key = table.keys.bytes(slot.key, &self.space);
-                    put_key_value(&mut added, field_number, key, &self.space.content_of(slot.value));
+                } else {
+                    self.put_added(table, slot, (field_number, states), &mut added);
                 }
             }
-            if added.len() > before {
+            if !added.is_empty() {
                 let at = owner.content.end as usize;
                 let with = if owner.is_absent { head_message(&added) } else { added };
                 edits.push(Edit { owner: start, range: at..at, is_content: false, with: with.into() });
@@ -139,17 +133,16 @@ impl Inner {
         }
     }
 
-    /// What a stamp inserts where the Resource is absent. It stands first in what is inserted instead, so that the
-    /// two are seen to be the same, and identity is put right in one message.
-    fn stamped_before(&self, row: u32, number: usize) -> Vec<u8> {
-        if number != RESOURCE {
-            return Vec::new();
+    fn put_added(&self, table: &Table, slot: &Slot, (number, states): (u32, u8), added: &mut Vec<u8>) {
+        let key = table.keys.bytes(slot.key, &self.space);
+        if slot.is_live() {
+            put_key_value(added, number, key, &self.space.content_of(slot.value));
+        } else if slot.is(STAMPED) && states & STAMPED == 0 {
+            // Instead of what the stamp inserts: with no value it is seen to be wrong, and put right.
+            let mut inner = Vec::with_capacity(key.len() + 6);
+            put_field(&mut inner, 1, key);
+            put_field(added, number, &inner);
         }
-        let envelope = content(&self.rows.resources[row as usize]).start as usize;
-        let insertion = self.stamps.iter().find(|stamp| stamp.range == (envelope..envelope));
-        let resource = insertion
-            .and_then(|stamp| fields(&stamp.with, 0, stamp.with.len()).next().map(|field| (stamp, field)));
-        resource.map_or_else(Vec::new, |(stamp, field)| stamp.with[field.content..field.end].to_vec())
     }
 
     fn attribute_edit(&self, table: &Table, slot: &Slot, owner: usize, number: u32) -> Option<Edit> {
@@ -164,15 +157,16 @@ impl Inner {
         if !slot.is_live() {
             return Some(whole(Vec::new()));
         }
+        if slot.is(STAMPED) {
+            let key = table.keys.bytes(slot.key, &self.space);
+            let mut with = Vec::new();
+            put_key_value(&mut with, number, key, &self.space.content_of(slot.value));
+            return Some(whole(with));
+        }
         let mut values = fields(bytes, field.content, field.end).filter(|part| part.is_message(2));
         match (values.next(), values.next()) {
-            (Some(only), None) if !slot.is(STAMPED) => Some(self.value_edit(&only, slot.value)),
-            _ => {
-                let key = table.keys.bytes(slot.key, &self.space);
-                let mut with = Vec::new();
-                put_key_value(&mut with, number, key, &self.space.content_of(slot.value));
-                Some(whole(with))
-            }
+            (Some(only), None) => Some(self.value_edit(&only, slot.value)),
+            _ => Some(whole(with_value(bytes, &field, &self.space.content_of(slot.value)))),
         }
     }
 
@@ -182,7 +176,6 @@ impl Inner {
         if number == BODY {
             return Some(self.value_edit(&field, slot.value));
         }
-        debug_assert!(number < ITEM && (number != EVENT_NAME || self.signal == super::super::Signal::Traces));
         Some(content_edit(&field, self.space.of(slot.value.span).to_vec()))
     }
 
@@ -264,12 +257,12 @@ impl Inner {
             let mut scope = row.parent;
             if let Some(metric) = rows.metrics.get(row.parent as usize) {
                 scope = metric.parent;
-                let owner = row.owner as usize;
+                // Its data may come in several parts, of which each says something of all points.
                 let span = content(metric);
-                let data =
-                    fields(bytes, span.start as usize, span.end as usize).find(|data| data.content == owner);
-                hide(owner, data.map_or(owner, |data| data.end), &|number| number == 1);
-                hide(span.start as usize, span.end as usize, &|number| matches!(number, 5 | 7 | 9..=11));
+                let is_data = |part: &Field| part.is_message(metric.kind.into());
+                for data in fields(bytes, span.start as usize, span.end as usize).filter(is_data) {
+                    hide(data.content, data.end, &|number| number == 1);
+                }
             }
             around.extend(rows.scopes.get(scope as usize));
             around.extend(around.first().and_then(|scope| rows.resources.get(scope.parent as usize)));

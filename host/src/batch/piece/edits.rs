@@ -5,7 +5,7 @@
 //! a whole string beats those of its parts; of two equals the last call wins. A part edited twice is a fault.
 
 use super::super::splice::{Edit, splice};
-use super::super::wire::{VARINT, put_field, put_varint};
+use super::super::wire::{Field, VARINT, fields, put_field, put_varint};
 use super::index::{HEADS, TABLES};
 use super::space::{Space, Span};
 use super::table::{CHANGED, NOWHERE, Slot, Table};
@@ -419,14 +419,20 @@ fn entry_edit(content: &[u8], entry: Entry, by: Option<&[u8]>) -> Edit {
     let mut values = messages(content, &entry.field, 2);
     match (values.next(), values.next()) {
         (Some(only), None) => content_edit(only.content, only.end, &value),
-        _ => {
-            let key = messages(content, &entry.field, 1).last();
-            let key = key.map_or(&[][..], |key| &content[key.content..key.end]);
-            let mut with = Vec::new();
-            put_key_value(&mut with, 1, key, &value);
-            whole(with.into())
-        }
+        _ => whole(with_value(content, &entry.field, &value).into()),
     }
+}
+
+/// The KeyValue in `field`, with this value instead of those it has, and all its other fields.
+pub(super) fn with_value(region: &[u8], field: &Field, value: &[u8]) -> Vec<u8> {
+    let mut inner = Vec::with_capacity(field.end - field.content + value.len() + 6);
+    for part in fields(region, field.content, field.end).filter(|part| !part.is_message(2)) {
+        inner.extend_from_slice(&region[part.start..part.end]);
+    }
+    put_field(&mut inner, 2, value);
+    let mut out = Vec::with_capacity(inner.len() + 6);
+    put_field(&mut out, field.number, &inner);
+    out
 }
 
 /// Writes a KeyValue as field `number`; `value` is the content of the AnyValue.

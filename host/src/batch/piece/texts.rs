@@ -79,6 +79,9 @@ pub struct Packed {
     pub ends: Vec<u32>,
 }
 
+/// Makes what a hit is replaced by: number of the hit, the hit, its text.
+type Replacement<'r> = &'r mut dyn FnMut(&mut super::edits::Edits, usize, &Hit, &[u8]) -> Span;
+
 impl Call {
     /// Every string in these places.
     pub fn texts(&mut self, of: Places) -> Result<Texts<'_>, Fault> {
@@ -183,7 +186,7 @@ impl Call {
         function: &'static str,
         of: Places,
         which: &Hits,
-        by: &mut dyn FnMut(&mut super::edits::Edits, usize, &Hit, &[u8]) -> Span,
+        by: Replacement<'_>,
     ) -> Result<(), Fault> {
         self.inner.gather(of);
         let texts = self.inner.texts(of);

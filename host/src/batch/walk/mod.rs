@@ -20,6 +20,8 @@ const NESTING_MAX: u32 = 64;
 const GROUPS_MAX: usize = 64;
 /// Each costs 24 bytes, and may be as short as two.
 const RESOURCES_MAX: usize = 1 << 20;
+/// Each costs some 30 bytes of rows while plugins work: of records of 60 bytes or more the largest body has no more.
+const RECORDS_MAX: u64 = 1 << 20;
 /// Each costs some 200 bytes until it is mended; eight for each of 8,192 records.
 const BAD_TEXTS_MAX: usize = 1 << 16;
 
@@ -149,7 +151,12 @@ impl Walk {
         match kind {
             // Most messages are attributes, and most attributes have the usual form.
             KEY_VALUE if is_usual_attribute(&bytes[at..]) => return Ok(()),
-            FIRST_RECORD.. => self.found.records += 1,
+            FIRST_RECORD.. => {
+                if self.found.records == RECORDS_MAX {
+                    return self.stop(at, "at most 1048576 records");
+                }
+                self.found.records += 1;
+            }
             ARRAY | MAP => {
                 nesting += 1;
                 if nesting > NESTING_MAX {

@@ -214,6 +214,7 @@ impl Lane {
     fn reject(&self, in_flight: InFlight, reason: &str) {
         let records = in_flight.entry.records;
         self.tell_lost(records.into(), reason);
+        self.sink.skip(&in_flight.entry);
         in_flight.finish(&Done::rejected(records, "refused"));
     }
 
@@ -221,6 +222,7 @@ impl Lane {
         let records = entries.iter().map(|in_flight| u64::from(in_flight.entry.records)).sum();
         self.tell_lost(records, "not taken in time");
         for in_flight in entries {
+            self.sink.skip(&in_flight.entry);
             let done = Done::expired(in_flight.entry.records, "age");
             in_flight.finish(&done);
         }

@@ -155,7 +155,7 @@ fn a_plugin_may_count_under_so_many_names_and_no_more() {
     for at in 0..300 {
         let effects =
             sandbox::Effects { counts: vec![(format!("name{at}"), 2)], ..sandbox::Effects::default() };
-        shown.apply(vec![Left { plugin: "p".into(), effects }]);
+        shown.apply(vec![Left { plugin: "p".into(), effects, forged: 0 }]);
     }
     let text = metrics.text();
     assert_eq!(text.matches("trommel_process_plugin_total{").count(), 257);

@@ -1,7 +1,7 @@
 //! What a call must do, said once more on `prost`'s structs, without regard to speed.
 
 use super::super::samples::Decoded;
-use crate::batch::{Level, Places, Signal};
+use crate::batch::{Level, Places};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::{
@@ -192,6 +192,7 @@ pub(super) fn texts(decoded: &mut Decoded, of: Places, each: &mut dyn FnMut(u32,
                     span.status.iter_mut().for_each(|status| one(&mut status.message));
                 }
                 (Node::Metric(metric), Places::NAME) => one(&mut metric.name),
+                (Node::Item(Item::Log(record)), Places::DESCRIPTION) => one(&mut record.severity_text),
                 (Node::Metric(metric), Places::DESCRIPTION) => one(&mut metric.description),
                 (Node::Item(Item::Span(span)), Places::EVENT_NAME) => {
                     for event in &mut span.events {
@@ -288,12 +289,4 @@ pub(super) fn lines(decoded: &Decoded) -> Vec<String> {
         }
     });
     lines
-}
-
-pub(super) fn signal_of(decoded: &Decoded) -> Signal {
-    match decoded {
-        Decoded::Logs(_) => Signal::Logs,
-        Decoded::Traces(_) => Signal::Traces,
-        Decoded::Metrics(_) => Signal::Metrics,
-    }
 }
