@@ -287,7 +287,7 @@ impl Inner {
             let roles = roles_of(self.signal, self.metric_kind(&item));
             let mut head = Head { count: count_unless_said(roles), ..Head::default() };
             if is(ATTRIBUTES) {
-                self.tables[ITEM].begin_row(present(content(&item)));
+                self.tables[ITEM].begin_row(present(content(&item)), rows);
             }
             for field in fields_of(&bytes, content(&item)) {
                 let role = roles.get(field.number as usize).copied().unwrap_or(Role::Other);
@@ -356,7 +356,7 @@ impl Inner {
         let bytes = self.space.bytes().clone();
         for (row, event) in self.events.iter().enumerate() {
             let row = row as u32;
-            self.tables[EVENT].begin_row(present(event.content));
+            self.tables[EVENT].begin_row(present(event.content), self.events.len());
             for field in fields_of(&bytes, event.content) {
                 if field.is_message(event.kind.attributes()) {
                     let attribute = Attribute { region: &bytes, add: 0, field, at: field.start as u32 };
@@ -376,7 +376,7 @@ impl Inner {
         let bytes = self.space.bytes().clone();
         for (row, metric) in self.rows.metrics.iter().enumerate() {
             let row = row as u32;
-            self.tables[METRIC].begin_row(present(content(metric)));
+            self.tables[METRIC].begin_row(present(content(metric)), self.rows.metrics.len());
             for field in fields_of(&bytes, content(metric)) {
                 match field.number {
                     1 => self.tables[NAME].push_text(row, &field),
@@ -412,7 +412,7 @@ impl Inner {
             let end = stamps.partition_point(|stamp| stamp.range.start <= envelope.field.1 as usize);
             let stamps = &stamps[first..end];
             let mut rest = stamps.iter().filter(|stamp| !stamp.range.is_empty()).peekable();
-            table.begin_row(owner);
+            table.begin_row(owner, rows.resources.len());
             for field in fields_of(&bytes, owner.content).filter(|field| field.is_message(1)) {
                 while rest.next_if(|stamp| stamp.range.start < field.start).is_some() {}
                 let state = match rest.next_if(|stamp| stamp.range == (field.start..field.end)) {
@@ -465,7 +465,7 @@ fn index_heads(table: &mut Table, space: &mut Space, envelopes: &[Row], number: 
     let bytes = space.bytes().clone();
     for (row, envelope) in envelopes.iter().enumerate() {
         let owner = head_owner(&bytes, envelope);
-        table.begin_row(owner);
+        table.begin_row(owner, envelopes.len());
         for field in fields_of(&bytes, owner.content).filter(|field| field.is_message(number)) {
             let attribute = Attribute { region: &bytes, add: 0, field, at: field.start as u32 };
             table.push_attribute(space, attribute, row as u32, 0);
