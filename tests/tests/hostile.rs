@@ -210,7 +210,7 @@ async fn whatever_a_plugin_does_is_named_and_the_others_go_on() {
             .lines()
             .filter(|line| line.contains("process_calls_total{") && line.contains(mode))
             .collect();
-        assert!(results.iter().any(|result| is_counted(result)), "{mode}: {shown:?}");
+        assert!(results.iter().any(is_counted), "{mode}: {shown:?}");
         // The next good request, and the records beside the ill ones.
         let kept = world.history_of(Some("globex-token"), "globex", "web", number + 1).await;
         assert_eq!(kept[number]["body"], *mode);
