@@ -94,24 +94,8 @@ impl Table {
         state: u8,
     ) {
         let Attribute { region, add, field, at } = attribute;
-        let mut key = (field.content, field.content);
-        let mut value = None;
-        let mut is_plain = true;
-        for part in fields(region, field.content, field.end) {
-            match (part.number, part.wire) {
-                (1, LENGTH) => key = (part.content, part.end),
-                (2, LENGTH) => {
-                    is_plain &= value.is_none();
-                    value = Some((part.content, part.end));
-                }
-                _ => {}
-            }
-        }
-        let value = match value {
-            None => Value::EMPTY,
-            Some((start, end)) if is_plain => Value::at(region, start, end, add),
-            Some(_) => joined(space, region, &field),
-        };
+        let (key, value) =
+            usual(region, &field, add).unwrap_or_else(|| key_and_value(space, region, &field, add));
         let first = *self.firsts.last().unwrap_or(&0);
         let before = self.firsts.len().checked_sub(2).map_or(0, |row| self.firsts[row]);
         let likely =
@@ -131,6 +115,51 @@ pub(super) struct Attribute<'r> {
     pub(super) field: Field,
     /// Where the field begins in the batch's bytes, or [`NOWHERE`].
     pub(super) at: u32,
+}
+
+/// Where the key stands, and the value, of a KeyValue as nearly all are written: a short key, then a short value.
+#[inline(always)]
+fn usual(region: &[u8], field: &Field, add: u32) -> Option<((usize, usize), Value)> {
+    let bytes = region.get(field.content..field.end)?;
+    let (&[0x0a, key_length @ ..0x80], rest) = bytes.split_first_chunk()? else { return None };
+    let (&[0x12, length @ ..0x80], value) = rest.get(usize::from(key_length)..)?.split_first_chunk()? else {
+        return None;
+    };
+    if value.len() != usize::from(length) {
+        return None;
+    }
+    let key = (field.content + 2, field.content + 2 + usize::from(key_length));
+    let value = match value {
+        [0x0a, length @ ..0x80, text @ ..] if text.len() == usize::from(*length) => {
+            Value { kind: Kind::Text, span: Span::new(field.end - text.len(), field.end).shifted(add) }
+        }
+        _ => Value::at(region, field.end - value.len(), field.end, add),
+    };
+    Some((key, value))
+}
+
+/// The same of any KeyValue.
+#[inline(never)]
+fn key_and_value(space: &mut Space, region: &[u8], field: &Field, add: u32) -> ((usize, usize), Value) {
+    let mut key = (field.content, field.content);
+    let mut value = None;
+    let mut is_plain = true;
+    for part in fields(region, field.content, field.end) {
+        match (part.number, part.wire) {
+            (1, LENGTH) => key = (part.content, part.end),
+            (2, LENGTH) => {
+                is_plain &= value.is_none();
+                value = Some((part.content, part.end));
+            }
+            _ => {}
+        }
+    }
+    let value = match value {
+        None => Value::EMPTY,
+        Some((start, end)) if is_plain => Value::at(region, start, end, add),
+        Some(_) => joined(space, region, field),
+    };
+    (key, value)
 }
 
 /// A value that came in several parts: protobuf's readers put them together, which is to read one after the other.
