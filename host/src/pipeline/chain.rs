@@ -3,7 +3,18 @@
 use super::tally::Tally;
 use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId};
 use crate::journal::Reason;
-use crate::sandbox::{Effects, OnFailure, Plugin};
+use crate::sandbox::{Effects, Module, OnFailure, Plugin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a small piece holds at most.
+pub(super) const SMALL_BYTES_MAX: usize = 16 << 10;
+/// A chain that takes less for a small piece is quick.
+const QUICK: Duration = Duration::from_micros(250);
+/// The pace is an average of about so many pieces.
+const PACE_PIECES: u64 = 16;
 
 /// A plugin's place in the pipelines: what is there to call, and what holds while nothing is.
 #[derive(Clone, Debug)]
@@ -33,11 +44,13 @@ pub(super) enum Missing {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
     slots: Vec<Slot>,
+    /// Nanoseconds that small pieces took of late; 0: not known.
+    pace_ns: Arc<AtomicU64>,
 }
 
 impl Chain {
     pub(super) fn new(slots: Vec<Slot>) -> Chain {
-        Chain { slots }
+        Chain { slots, pace_ns: Arc::default() }
     }
 
     /// Whether no plugin is to be called for records of this signal.
@@ -46,6 +59,25 @@ impl Chain {
             slot.plugin.as_ref().is_some_and(|plugin| plugin.manifest().signals.contains(&signal))
         };
         !self.slots.iter().any(is_called)
+    }
+
+    /// Whether a small piece takes so little that the way to another thread and back would cost more. Only of plugins
+    /// that we ship: what they did they will do again, while another may choose when to loop.
+    pub(super) fn is_quick(&self) -> bool {
+        let is_ours = |slot: &Slot| {
+            let module = slot.plugin.as_ref().map(|plugin| &plugin.settings().module);
+            module.is_none_or(|module| matches!(module, Module::Builtin(_)))
+        };
+        let pace = self.pace_ns.load(Ordering::Relaxed);
+        pace > 0 && Duration::from_nanos(pace) < QUICK && self.slots.iter().all(is_ours)
+    }
+
+    fn note_pace(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / PACE_PIECES).max(1);
+        let before = self.pace_ns.load(Ordering::Relaxed);
+        // Two that note at once lose one of the notes, which is no matter.
+        let pace = if before == 0 { took } else { before - before / PACE_PIECES + took / PACE_PIECES };
+        self.pace_ns.store(pace.max(1), Ordering::Relaxed);
     }
 
     pub(super) fn names(&self) -> Vec<&str> {
@@ -72,8 +104,25 @@ impl Chain {
         absent.map(|slot| Left { not_loaded: records, ..Left::of(&slot.name) }).collect()
     }
 
-    /// One piece through all plugins. Takes as long as they do: not for an executor's thread.
+    /// One piece through all plugins. Takes as long as they do: not for an executor's thread, unless the piece is small
+    /// and the chain [`Chain::is_quick`].
     pub(super) fn run(
+        &self,
+        piece: Piece,
+        now_ns: u64,
+        tenant: &TenantId,
+        keys: &IdentityKeys,
+        tally: &mut Tally,
+    ) -> (Piece, Vec<Left>) {
+        let begun = (piece.item_bytes() <= SMALL_BYTES_MAX).then(Instant::now);
+        let ran = self.call_all(piece, now_ns, tenant, keys, tally);
+        if let Some(begun) = begun {
+            self.note_pace(begun.elapsed());
+        }
+        ran
+    }
+
+    fn call_all(
         &self,
         mut piece: Piece,
         now_ns: u64,

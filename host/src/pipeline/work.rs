@@ -4,7 +4,7 @@
 //! them and let another tenant's go first.
 
 use super::Refusal;
-use super::chain::{Chain, Left, Missing};
+use super::chain::{self, Chain, Left, Missing};
 use super::route::Plan;
 use super::submit::Shared;
 use super::tally::Tally;
@@ -93,18 +93,16 @@ impl Work {
         })
     }
 
-    /// Whether no plugin is to be called for what is left.
-    fn is_light(&self) -> bool {
+    /// Whether what is left takes so little that it need not leave the executor: no plugin is to be called for it, or
+    /// it is a piece or two for plugins that are known to be quick.
+    pub(super) fn is_small(&self, bytes_max: usize) -> bool {
+        let is_quick = self.body.len() <= chain::SMALL_BYTES_MAX && self.waiting.len() <= 2;
         let is_light = |part: &Part| {
             let way = self.snapshot.way(part.batch.signal, &part.batch.stream.tenant);
-            way.is_none_or(|way| self.snapshot.ways[way].chain.is_idle(part.batch.signal))
+            let chain = way.map(|way| &self.snapshot.ways[way].chain);
+            chain.is_none_or(|chain| chain.is_idle(part.batch.signal) || is_quick && chain.is_quick())
         };
-        self.at.is_none() && self.waiting.iter().all(is_light)
-    }
-
-    /// Whether what is left takes so little that it need not leave the executor.
-    pub(super) fn is_small(&self, bytes_max: usize) -> bool {
-        self.body.len() <= bytes_max && self.is_light()
+        self.body.len() <= bytes_max && self.at.is_none() && self.waiting.iter().all(is_light)
     }
 
     pub(super) fn is_done(&self) -> bool {

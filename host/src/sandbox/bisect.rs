@@ -9,12 +9,17 @@ use super::{Effects, OnFailure, Plugin, PluginError};
 use crate::batch::Piece;
 use std::ops::Range;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// One run takes at most so many times the CPU time of a call: looking for one record among 512 that loops would
 /// take ten times. What was not tried by then gets the policy too.
 const CPU_FACTOR: u32 = 4;
 /// After a call that took too long, its parts get this part of the time: four times the time then find one record.
 const RETRY_CPU_DIVISOR: u32 = 4;
+
+/// One call in so many has its CPU time taken, and counts for all of them: reading the thread's CPU clock is a system
+/// call, and twice of it cost more than a small piece does.
+pub(super) const CALLS_PER_TIMED: u32 = 8;
 
 /// Reasons that one run writes to the log.
 const REASONS_LOGGED_MAX: usize = 4;
@@ -45,17 +50,25 @@ impl Plugin {
         if !self.manifest().signals.contains(&piece.signal()) || piece.records() == 0 {
             return Ran::unchanged(piece);
         }
-        let start = thread_cpu();
+        let start = self.is_next_timed().then(thread_cpu);
+        let begun = Instant::now();
         let called = self.process(piece, None, now_ns);
-        let ran = match called.result {
-            Ok(effects) => Ran { piece: called.piece, effects, filtered: called.dropped, failed: Vec::new() },
+        let (ran, start, calls) = match called.result {
+            Ok(effects) => {
+                let ran = Ran { piece: called.piece, effects, filtered: called.dropped, failed: Vec::new() };
+                (ran, start, CALLS_PER_TIMED)
+            }
             Err(error) => {
+                // On a clock that was not read the call began so long ago at most.
+                let start = start.unwrap_or_else(|| thread_cpu().saturating_sub(begun.elapsed()));
                 let ran = Bisection::new(self, now_ns, start).run(called.piece, error);
                 self.log_failures(&ran.failed, now_ns);
-                ran
+                (ran, Some(start), 1)
             }
         };
-        self.count_cpu(thread_cpu().saturating_sub(start));
+        if let Some(start) = start {
+            self.count_cpu(thread_cpu().saturating_sub(start) * calls);
+        }
         ran
     }
 

@@ -2,6 +2,7 @@
 
 use super::bindings::PluginPre;
 use super::bindings::exports::trommel::plugin::lifecycle;
+use super::bisect::CALLS_PER_TIMED;
 use super::buckets::Buckets;
 use super::hashing::HashKey;
 use super::host::{Phase, State};
@@ -15,6 +16,7 @@ use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wasmtime::Engine;
@@ -46,6 +48,8 @@ struct Inner {
     metrics: Metrics,
     calls_ok: Counter,
     cpu_microseconds: Counter,
+    /// Runs begun, to choose those that are timed.
+    runs: AtomicU32,
 }
 
 /// What all instances of a plugin share.
@@ -85,7 +89,14 @@ impl Plugin {
         let calls_ok = metrics.process_calls.get_or_create(&labels("ok")).clone();
         let cpu_microseconds = metrics.process_cpu.get_or_create(&vec![("plugin", name.clone())]).clone();
         let pool = Pool::new(engine, pre, Arc::clone(&shared));
-        let inner = Inner { shared, pool, metrics: metrics.clone(), calls_ok, cpu_microseconds };
+        let inner = Inner {
+            shared,
+            pool,
+            metrics: metrics.clone(),
+            calls_ok,
+            cpu_microseconds,
+            runs: AtomicU32::new(0),
+        };
         let plugin = Plugin { inner: Arc::new(inner) };
         let first = plugin.inner.pool.lend("", wall_clock_ns())?;
         plugin.inner.pool.give_back(first);
@@ -164,6 +175,10 @@ impl Plugin {
     /// Writes to the plugin's own log, which is bounded by the second.
     pub(super) fn log(&self, line: &str, now_ns: u64) {
         self.inner.shared.log.write(super::logs::LogLevel::Error, line, now_ns);
+    }
+
+    pub(super) fn is_next_timed(&self) -> bool {
+        self.inner.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_TIMED)
     }
 
     pub(super) fn count_cpu(&self, used: Duration) {
