@@ -256,10 +256,10 @@ impl App {
     }
 
     fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
-        let served = config.sinks.iter().zip(&config.deliver);
+        let served = config.sinks.iter().zip(&config.delivery);
         for (number, (sink, ((name, _), settings))) in sinks.into_iter().zip(served).enumerate() {
             let cursor = self.journal.cursor(SinkId(number as u16));
-            let settings = deliver::Settings { drain_for: DRAIN_MAX, ..*settings };
+            let settings = deliver::Settings { drain_for: DRAIN_MAX.min(settings.drain_for), ..*settings };
             self.delivering.spawn(deliver::run(
                 name.clone(),
                 sink,

@@ -34,7 +34,7 @@ pub struct Config {
     pub pipelines: Vec<pipeline::PipelineSettings>,
     pub sinks: Vec<(String, crate::sinks::Settings)>,
     /// How each of `sinks` is served, in their order.
-    pub deliver: Vec<pipeline::deliver::Settings>,
+    pub delivery: Vec<pipeline::deliver::Settings>,
     pub journal: journal::Settings,
     /// Records larger than this are refused before any plugin sees them.
     pub record_bytes_max: usize,
@@ -100,7 +100,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let (room_bytes, record_bytes_max) = read_memory(&table);
     let placed = pipelines::read(&table);
     let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default();
-    let (sinks, deliver) = sinks.into_iter().unzip();
+    let (sinks, delivery) = sinks.into_iter().unzip();
     let journal = read_journal(&table, room_bytes);
     let journal::Settings::Memory { bytes_max: journal_bytes } = journal;
     let config = Config {
@@ -108,7 +108,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         console: ports::read_console(table.table("console")),
         plugins: table.table("plugins").map(plugins::read).unwrap_or_default(),
         sinks,
-        deliver,
+        delivery,
         journal,
         tenants: tenants_of(identity, room_bytes.saturating_sub(journal_bytes)),
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),

@@ -186,7 +186,7 @@ fn each_sink_says_how_long_an_attempt_and_all_of_them_may_take() {
     let served: Vec<(&str, u64, u64)> = config
         .sinks
         .iter()
-        .zip(&config.deliver)
+        .zip(&config.delivery)
         .map(|((name, _), served)| {
             (name.as_str(), served.attempt_timeout.as_secs(), served.retry_for.as_secs())
         })

@@ -16,7 +16,7 @@ pub struct Metrics {
     pub tenant_labels: TenantLabels,
     /// Requests by `protocol` (grpc, http), `signal`, `answer` (ok, partial, or the reason of the refusal).
     pub receive_requests: Family<Labels, Counter>,
-    /// Uncompressed bytes of requests, by `signal`.
+    /// Uncompressed bytes of requests that were read whole, by `signal`.
     pub receive_bytes: Family<Labels, Counter>,
     /// Connections that are open, by `listener`.
     pub receive_connections: Family<Labels, Gauge>,
@@ -26,7 +26,7 @@ pub struct Metrics {
     pub admit_mended: Family<Labels, Counter>,
     /// Room taken now, in bytes.
     pub admit_room_used: Gauge,
-    /// Calls of plugins, by `plugin`, `result` (ok, error, trap, time, memory, output).
+    /// Calls of plugins, by `plugin`, `result` (ok, error, fault, trap, time, memory, output, work, load).
     pub process_calls: Family<Labels, Counter>,
     /// CPU time of plugins in microseconds, by `plugin`.
     pub process_cpu: Family<Labels, Counter>,

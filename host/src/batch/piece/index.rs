@@ -114,6 +114,7 @@ enum Role {
     Name,
     Status,
     Severity,
+    SeverityText,
     Time,
     EndTime,
     TraceId,
@@ -144,6 +145,7 @@ const fn roles(known: &[(usize, Role)]) -> Roles {
 static LOG: Roles = roles(&[
     (1, Role::Time),
     (2, Role::Severity),
+    (3, Role::SeverityText),
     (5, Role::Body),
     (6, Role::Attribute),
     (9, Role::TraceId),
@@ -298,6 +300,7 @@ impl Inner {
                     }
                     Role::Body if is(BODIES) => self.tables[BODY].push_value(&bytes, row, &field),
                     Role::Name if is(NAMES) => self.tables[NAME].push_text(row, &field),
+                    Role::SeverityText if is(DESCRIPTIONS) => self.tables[DESCRIPTION].push_text(row, &field),
                     Role::Event if is(EVENTS) => self.push_event(row, &field, EventKind::Event),
                     Role::Exemplar if is(EVENTS) => self.push_event(row, &field, EventKind::Exemplar),
                     Role::Link if is(EVENTS) => links.push(field),
