@@ -256,7 +256,7 @@ impl App {
     }
 
     fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
-        let served = config.sinks.iter().zip(&config.delivery);
+        let served = config.sinks.iter().zip(&config.deliver);
         for (number, (sink, ((name, _), settings))) in sinks.into_iter().zip(served).enumerate() {
             let cursor = self.journal.cursor(SinkId(number as u16));
             let settings = deliver::Settings { drain_for: DRAIN_MAX.min(settings.drain_for), ..*settings };

@@ -35,6 +35,9 @@ enum Command {
     },
 }
 
+/// How long threads that still write may take at the very end.
+const LAST_WRITES_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
 const STOPPED: u8 = 0;
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
@@ -85,7 +88,10 @@ fn run(file: Option<&Path>, is_demo: bool) -> u8 {
             return FAILED;
         }
     };
-    runtime.block_on(serve(config, demo))
+    let code = runtime.block_on(serve(config, demo));
+    // A thread that writes to a pipe nobody reads would hold the process for ever.
+    runtime.shutdown_timeout(LAST_WRITES_MAX);
+    code
 }
 
 async fn serve(config: Config, demo: Option<app::Demo>) -> u8 {

@@ -33,7 +33,7 @@ async fn start_config(yaml: &str, change: impl FnOnce(&mut Config)) -> World {
 
 /// Small times, so that a test need not wait for large ones.
 fn hurry(config: &mut Config) {
-    for delivery in &mut config.delivery {
+    for delivery in &mut config.deliver {
         delivery.attempt_timeout = Duration::from_millis(200);
         delivery.backoff.first = Duration::from_millis(50);
         delivery.backoff.most = Duration::from_millis(200);

@@ -3,6 +3,7 @@
 use super::Config;
 use super::pipelines::Placed;
 use super::read::Table;
+use crate::journal::SINKS_MAX;
 use crate::pipeline::PipelineSettings;
 use std::collections::BTreeSet;
 
@@ -41,6 +42,10 @@ fn is_there_something_to_do(root: &Table<'_>, config: &Config) {
         config.sinks.iter().filter(|(_, sink)| matches!(sink, crate::sinks::Settings::Streams(_))).count();
     if streams > 1 {
         root.fault("sinks", "there are two of type streams", "one: a stream has one store");
+    }
+    if config.sinks.len() > SINKS_MAX {
+        let wrong = format!("there are {}", config.sinks.len());
+        root.fault("sinks", wrong, format!("{SINKS_MAX} at most: each needs a place in the journal"));
     }
 }
 

@@ -186,7 +186,7 @@ fn each_sink_says_how_long_an_attempt_and_all_of_them_may_take() {
     let served: Vec<(&str, u64, u64)> = config
         .sinks
         .iter()
-        .zip(&config.delivery)
+        .zip(&config.deliver)
         .map(|((name, _), served)| {
             (name.as_str(), served.attempt_timeout.as_secs(), served.retry_for.as_secs())
         })
@@ -234,4 +234,64 @@ fn secrets_are_in_no_fault_and_no_debug() {
     let broken = text.replace("authorization:", "\"author ization\":");
     let faults = Config::parse(&broken, Path::new("."), "trommel.yaml").unwrap_err().to_string();
     assert!(!faults.contains("s3cret"), "{faults}");
+}
+
+#[test]
+fn the_journal_has_a_place_for_sixty_four_sinks() {
+    let sinks = |number| {
+        let sinks: Vec<String> = (1..number).map(|n| format!("s{n}: {{ type: discard }}")).collect();
+        with(&format!("sinks: {{ out: {{ type: discard }}, {} }}", sinks.join(", ")))
+    };
+    check(&sinks(64), expect!["valid"]);
+    check(
+        &sinks(65),
+        expect![[r#"
+        trommel.yaml:1:8: sinks: there are 65; right would be: 64 at most: each needs a place in the journal
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn a_ticket_key_of_blanks_is_too_short() {
+    check(
+        &with(&format!("identity: {{ tickets: {{ key: \"{:40}\" }} }}", "x")),
+        expect![[r#"
+        trommel.yaml:1:29: identity.tickets.key: is shorter than 32 bytes; right would be: 32 random bytes or more
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_hides_no_other_fault_and_makes_none() {
+    check(
+        &with(
+            "identity: { tickets: { key: \"${file:nowhere}\" }, tokens: [{ sha256: \"${env:TROMMEL_NOT_SET}\", tenant: acme, rights: [raed] }] }",
+        ),
+        expect![[r#"
+            trommel.yaml:1:29: identity.tickets.key: the file ./nowhere cannot be read: No such file or directory (os error 2); right would be: a text file that the collector may read
+            trommel.yaml:1:69: identity.tokens[0].sha256: the environment variable `TROMMEL_NOT_SET` is not set; right would be: set TROMMEL_NOT_SET before the start
+            trommel.yaml:1:117: identity.tokens.rights: `raed` is no right; right would be: some of send, read, admin
+            3 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn keys_that_come_later_are_told_from_typing_errors() {
+    check(
+        &with(
+            "plugins: { own: { module: ./own.wasm, grant: {}, limits: { output: 8 }, shadow: true } }\nunknown_fields: strip\nquota: {}",
+        ),
+        expect![[r#"
+            trommel.yaml:1:60: plugins.own.limits.output: comes with a later version; right would be: leave it out
+            trommel.yaml:1:73: plugins.own.shadow: comes with a later version; right would be: leave it out
+            trommel.yaml:2:1: unknown_fields: comes with a later version; right would be: leave it out
+            trommel.yaml:3:1: quota: comes with a later version; right would be: leave it out
+            4 faults in trommel.yaml"#]],
+    );
+    check(
+        &with("sinks: { out: { type: discard, essential: true } }"),
+        expect![[r#"
+        trommel.yaml:1:32: sinks.out.essential: comes with a later version; right would be: leave it out
+        1 fault in trommel.yaml"#]],
+    );
 }
