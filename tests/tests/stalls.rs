@@ -210,7 +210,7 @@ async fn a_viewer_whose_store_does_not_come_back_is_told_and_live_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_deadline() {
-    const SENT: usize = 1000;
+    const SENT: usize = 10_000;
     let world =
         start_config(LOCAL, |config| config.receivers.body_idle_deadline = Duration::from_secs(3)).await;
     let head = format!(
