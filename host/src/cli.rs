@@ -3,7 +3,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line answers on its own streams")]
 
-use crate::app::{self, App};
+use crate::app::{self, App, StartError};
 use crate::config::Config;
 use crate::telemetry::start_logging;
 use clap::{Parser, Subcommand};
@@ -50,18 +50,22 @@ pub fn main() -> ExitCode {
 }
 
 fn check(file: &Path) -> u8 {
-    let faults = match Config::load(file) {
-        Ok(config) => app::plugin_faults(&config),
-        Err(faults) => vec![faults.to_string()],
-    };
-    if faults.is_empty() {
-        println!("{} is valid", file.display());
-        return STOPPED;
+    let (config, mut faults) = Config::examine(file);
+    if let Some(config) = config {
+        let Some(runtime) = runtime() else { return FAILED };
+        faults.add(runtime.block_on(app::faults(&config, &faults)));
     }
-    for fault in faults {
-        eprintln!("{fault}");
+    if !faults.is_empty() {
+        eprintln!("{faults}");
+        return WRONG;
     }
-    WRONG
+    println!("{} is valid", file.display());
+    STOPPED
+}
+
+fn runtime() -> Option<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.inspect_err(|error| eprintln!("the runtime cannot start: {error}")).ok()
 }
 
 fn run(file: Option<&Path>, is_demo: bool) -> u8 {
@@ -78,20 +82,18 @@ fn run(file: Option<&Path>, is_demo: bool) -> u8 {
     };
     start_logging();
     let demo = is_demo.then(|| app::Demo::prepare(&mut config));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("the runtime cannot start: {error}");
-            return FAILED;
-        }
-    };
+    let Some(runtime) = runtime() else { return FAILED };
     runtime.block_on(serve(config, demo))
 }
 
 async fn serve(config: Config, demo: Option<app::Demo>) -> u8 {
     let mut app = match App::start(config).await {
         Ok(app) => app,
-        Err(error) => {
+        Err(StartError::Configuration(faults)) => {
+            eprintln!("{faults}");
+            return WRONG;
+        }
+        Err(StartError::Running(error)) => {
             eprintln!("trommel cannot start: {error:#}");
             return FAILED;
         }
