@@ -277,4 +277,17 @@ pipelines: [{{ name: a, plugins: [redact], sinks: [out, more] }}]
             /trommel.yaml:11:34: sinks.more: endpoint: name and password stand in `headers`, not in the address; right would be: an address without credentials, and files in PEM that the collector may read
             6 faults in /trommel.yaml"#]].assert_eq(&shown);
     }
+
+    #[tokio::test]
+    async fn what_a_plugins_settings_were_filled_in_with_is_in_no_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("word"), "hunter2secret\n").unwrap();
+        let text = format!(
+            "plugins: {{ redact: {{ module: \"builtin:redact\", config: {{ patterns: [\"${{file:word}}\"] }} }} }}\npipelines: [{{ name: a, plugins: [redact], sinks: [out] }}]\n{REST}"
+        );
+        let config = Config::parse(&text, folder.path(), "trommel.yaml").unwrap();
+        let found = faults(&config, &config.places.faults(Vec::new())).await;
+        let shown = config.places.faults(found).to_string();
+        assert!(shown.contains("no pattern is called `…`"), "{shown}");
+    }
 }
