@@ -8,6 +8,7 @@ mod world;
 mod tidy;
 
 mod bad_input;
+mod command;
 mod console;
 mod deliver;
 mod examples;

@@ -17,7 +17,6 @@ pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
             root.reader.fault(placed.at, &format!("pipelines[{number}].{key}"), wrong, right);
         };
         names_exist(config, &placed.settings, &fault);
-        guards_stand(config, &placed.settings, &fault);
         tenants_keep_their_plugins(config, &placed.settings, &fault);
         if pipelines[..number].iter().any(|earlier| earlier.settings.name == placed.settings.name) {
             fault("name", format!("`{}` stands twice", placed.settings.name), "a name of its own".into());
@@ -107,26 +106,6 @@ fn names_exist(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>
 
 fn one_of(known: &[&str], section: &str) -> String {
     if known.is_empty() { format!("one that stands under `{section}`") } else { known.join(", ") }
-}
-
-/// Nothing may be stored before the guards ran.
-fn guards_stand(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>) {
-    if pipeline.is_unguarded {
-        return;
-    }
-    let guards = config.plugins.iter().filter(|plugin| plugin.is_guard);
-    // A tenant's own guard concerns that tenant's pipelines alone.
-    let concerned = guards.filter(|guard| match &guard.tenant {
-        None => true,
-        Some(tenant) => pipeline.tenants.iter().any(|name| name == tenant.as_str()),
-    });
-    for guard in concerned.filter(|guard| !pipeline.plugins.contains(&guard.name)) {
-        fault(
-            "plugins",
-            format!("the guard `{}` is missing", guard.name),
-            format!("`{}` among the plugins, or `unguarded: true`", guard.name),
-        );
-    }
 }
 
 fn tenants_keep_their_plugins(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>) {

@@ -15,6 +15,7 @@ fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sa
         name: name.into(),
         module: Module::Builtin(module.into()),
         config: config.into(),
+        filled: Vec::new(),
         secrets: BTreeMap::new(),
         is_guard: false,
         on_failure,

@@ -1,7 +1,11 @@
 //! Assembly in flow order, shutdown in reverse. The only place that starts long-lived tasks.
 
+mod faults;
+
+pub use faults::faults;
+
 use crate::batch::{Signal, TenantId};
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, Followed, Journal, SinkId};
@@ -57,14 +61,13 @@ pub struct App {
     demonstration: JoinSet<()>,
 }
 
-/// What is wrong with the plugins of a configuration that is valid otherwise.
-pub fn plugin_faults(config: &Config) -> Vec<String> {
-    let sandbox = match Sandbox::open(None, Metrics::new()) {
-        Ok(sandbox) => sandbox,
-        Err(error) => return vec![error.to_string()],
-    };
-    let load = |plugin| sandbox.load(plugin).err().map(|error| format!("plugins.{}: {error}", plugin.name));
-    config.plugins.iter().filter_map(load).collect()
+/// Why nothing starts: what the operator wrote, or what the machine does not give.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Configuration(#[from] Faults),
+    #[error("{0:#}")]
+    Running(#[from] anyhow::Error),
 }
 
 /// Waits for SIGTERM or SIGINT. False if the process cannot be told to stop.
@@ -82,26 +85,43 @@ pub async fn stop_signal() -> bool {
 }
 
 impl App {
-    /// Takes the ports, opens the stores, loads the plugins, then serves. What cannot start is told, with its name.
-    pub async fn start(config: Config) -> Result<App> {
+    /// Looks at what the configuration names, takes the ports, opens the stores, loads the plugins, then serves. What
+    /// cannot start is told, with its name.
+    pub async fn start(config: Config) -> Result<App, StartError> {
+        faults::before_start(&config).await?;
         keep_memory_off_disk();
+        make_private_folder(&config.data)?;
+        let metrics = Metrics::new();
+        let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
+        let sandbox = Arc::new(sandbox.map_err(anyhow::Error::from)?);
+        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
+        plugins.load_guards(&sandbox).await;
+        let states = plugins.states().clone();
+        faults::with_guards(&config, |guard| {
+            states.iter().find_map(|state| state.signals(&guard.name)).or(faults::known_signals(guard))
+        })?;
+        Ok(App::open(config, metrics, sandbox, plugins).await?)
+    }
+
+    async fn open(
+        config: Config,
+        metrics: Metrics,
+        sandbox: Arc<Sandbox>,
+        plugins: Arc<Plugins>,
+    ) -> Result<App> {
         let journal::Settings::Memory { bytes_max } = config.journal;
         tracing::warn!(bytes_max, "the journal is in memory: what was acknowledged dies with the process");
-        make_private_folder(&config.data)?;
         // Ports first: the likeliest fault, and nothing has been opened yet.
         let listeners = Listeners::bind(&config.receivers).await?;
         let console_port = match &config.console {
             Some(settings) => Some(bind_console(settings).await?),
             None => None,
         };
-        let metrics = Metrics::new();
         let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
         let journal = Journal::open(&config.journal, &names, journal::system_clock(), &metrics);
         let streams = open_streams(&config, &metrics)?;
         let sinks = open_sinks(&config, streams.as_ref())?;
-        let sandbox = Arc::new(Sandbox::open(Some(config.compiled.clone()), metrics.clone())?);
-        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
         let settings = pipeline::Settings {
             record_bytes_max: config.record_bytes_max,
             ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
@@ -463,6 +483,16 @@ enum State {
     Failed(String),
 }
 
+impl State {
+    /// What the plugin of this name describes, if this is it and it is loaded.
+    fn signals(&self, name: &str) -> Option<&[Signal]> {
+        match self {
+            State::Loaded(plugin) if plugin.name() == name => Some(&plugin.manifest().signals),
+            _ => None,
+        }
+    }
+}
+
 impl Plugins {
     fn new(settings: Vec<sandbox::Settings>) -> Plugins {
         let states = Mutex::new(vec![State::Loading; settings.len()]);
@@ -473,8 +503,21 @@ impl Plugins {
         self.states.lock().expect("nothing panics while it is locked")
     }
 
-    /// Compiles, or takes what was compiled before: blocks.
+    /// Loads the guards that must be asked which signals they describe, before anything may be stored.
+    async fn load_guards(self: &Arc<Plugins>, sandbox: &Arc<Sandbox>) {
+        for (number, settings) in self.settings.iter().enumerate() {
+            if settings.is_guard && faults::known_signals(settings).is_none() {
+                let (plugins, sandbox) = (self.clone(), sandbox.clone());
+                let _ = tokio::task::spawn_blocking(move || plugins.load(number, &sandbox)).await;
+            }
+        }
+    }
+
+    /// Compiles, or takes what was compiled before: blocks. What was tried is not tried again.
     fn load(&self, number: usize, sandbox: &Sandbox) {
+        if !matches!(self.states()[number], State::Loading) {
+            return;
+        }
         let settings = &self.settings[number];
         let state = match sandbox.load(settings) {
             Ok(plugin) => {
