@@ -276,9 +276,10 @@ impl App {
     }
 
     fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
-        for (number, (sink, (name, _))) in sinks.into_iter().zip(&config.sinks).enumerate() {
+        let served = config.sinks.iter().zip(&config.deliver);
+        for (number, (sink, ((name, _), settings))) in sinks.into_iter().zip(served).enumerate() {
             let cursor = self.journal.cursor(SinkId(number as u16));
-            let settings = deliver::Settings { drain_for: DRAIN_MAX, ..deliver::Settings::default() };
+            let settings = deliver::Settings { drain_for: DRAIN_MAX.min(settings.drain_for), ..*settings };
             self.delivering.spawn(deliver::run(
                 name.clone(),
                 sink,

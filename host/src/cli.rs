@@ -48,6 +48,9 @@ enum PluginCommand {
     },
 }
 
+/// How long threads that still write may take at the very end.
+const LAST_WRITES_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
 const STOPPED: u8 = 0;
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
@@ -146,7 +149,10 @@ fn run(file: Option<&Path>, is_demo: bool) -> u8 {
     start_logging();
     let demo = is_demo.then(|| app::Demo::prepare(&mut config));
     let Some(runtime) = runtime() else { return FAILED };
-    runtime.block_on(serve(config, demo))
+    let code = runtime.block_on(serve(config, demo));
+    // A thread that writes to a pipe nobody reads would hold the process for ever.
+    runtime.shutdown_timeout(LAST_WRITES_MAX);
+    code
 }
 
 async fn serve(config: Config, demo: Option<app::Demo>) -> u8 {

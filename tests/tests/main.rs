@@ -1,5 +1,8 @@
 //! The six verbs together: one binary, a `mod` line per subject.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![allow(unreachable_pub, reason = "one binary: its modules share their helpers")]
+
 mod world;
 
 mod tidy;
@@ -14,5 +17,7 @@ mod identity;
 mod plugins;
 mod receive;
 mod shutdown;
+mod stalls;
+mod tls;
 
 mod real;

@@ -77,15 +77,15 @@ fn open_means_loopback(root: &Table<'_>, config: &Config) {
     }
 }
 
-/// A body is charged three times (input, output, index); one tenant holds at most half of the room.
+/// A body is charged three times (input, output, index); one tenant holds at most half of what the journal leaves.
 fn largest_body_fits(root: &Table<'_>, config: &Config) {
-    let needed = config.receivers.body_bytes_max.saturating_mul(3);
+    let body = config.receivers.body_bytes_max.saturating_mul(crate::receivers::ROOM_FACTOR);
+    let needed = body.max(crate::receivers::REQUEST_BYTES_MIN);
     if needed > config.tenants.room_bytes / 2 {
-        let right = format!(
-            "memory.room of at least {} MiB, or a smaller receivers.otlp.body_max",
-            needed.div_ceil(1 << 19)
-        );
-        root.fault("memory", "half of the room is less than 3 × the largest body", right);
+        // Both halves, and a third of them again: the journal's usual quarter.
+        let room = needed.saturating_mul(8).div_ceil(3 << 20);
+        let right = format!("memory.room of at least {room} MiB, or a smaller receivers.otlp.body_max");
+        root.fault("memory", "half of the room beside the journal is less than 3 × the largest body", right);
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Config {
     pub plugins: Vec<sandbox::Settings>,
     pub pipelines: Vec<pipeline::PipelineSettings>,
     pub sinks: Vec<(String, crate::sinks::Settings)>,
+    /// How each of `sinks` is served, in their order.
+    pub deliver: Vec<pipeline::deliver::Settings>,
     pub journal: journal::Settings,
     /// Records larger than this are refused before any plugin sees them.
     pub record_bytes_max: usize,
@@ -45,7 +47,7 @@ pub struct Config {
 /// What runs where no file is named: loopback only, the bundled plugins, the embedded store, the console.
 pub const DEFAULTS: &str = include_str!("defaults.yaml");
 
-/// 512 MiB: 3 × the largest body fits the half that one tenant may hold.
+/// 512 MiB: beside the journal's quarter, 3 × the largest body fits the half that one tenant may hold.
 const ROOM_BYTES: usize = 512 << 20;
 /// A log line of a megabyte is a mistake of its sender, and would cost each viewer as much.
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -122,13 +124,18 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let identity = table.table("identity").map(identity::read);
     let (room_bytes, record_bytes_max) = read_memory(&table);
     let placed = pipelines::read(&table);
+    let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default();
+    let (sinks, deliver) = sinks.into_iter().unzip();
+    let journal = read_journal(&table, room_bytes);
+    let journal::Settings::Memory { bytes_max: journal_bytes } = journal;
     let config = Config {
         receivers: ports::read_receivers(table.table("receivers")),
         console: ports::read_console(table.table("console")),
         plugins: table.table("plugins").map(plugins::read).unwrap_or_default(),
-        sinks: table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default(),
-        journal: read_journal(&table, room_bytes),
-        tenants: tenants_of(identity, room_bytes),
+        sinks,
+        deliver,
+        journal,
+        tenants: tenants_of(identity, room_bytes.saturating_sub(journal_bytes)),
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
         record_bytes_max,
         compiled: data.join("compiled"),

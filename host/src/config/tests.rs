@@ -110,10 +110,29 @@ fn the_largest_body_must_fit_half_of_the_room() {
     check(
         &with("memory: { room: 128MiB }"),
         expect![[r#"
-        trommel.yaml:1:9: memory: half of the room is less than 3 × the largest body; right would be: memory.room of at least 384 MiB, or a smaller receivers.otlp.body_max
+        trommel.yaml:1:9: memory: half of the room beside the journal is less than 3 × the largest body; right would be: memory.room of at least 512 MiB, or a smaller receivers.otlp.body_max
         1 fault in trommel.yaml"#]],
     );
-    check(&with("memory: { room: 384MiB }"), expect!["valid"]);
+    check(
+        &with("memory: { room: 511MiB }"),
+        expect![[r#"
+        trommel.yaml:1:9: memory: half of the room beside the journal is less than 3 × the largest body; right would be: memory.room of at least 512 MiB, or a smaller receivers.otlp.body_max
+        1 fault in trommel.yaml"#]],
+    );
+    check(&with("memory: { room: 512MiB }"), expect!["valid"]);
+    check(&with("memory: { room: 400MiB }\njournal: { max: 16MiB }"), expect!["valid"]);
+}
+
+#[test]
+fn the_journals_memory_is_a_part_of_the_room() {
+    for (text, requests, journal) in [
+        (String::from(DEFAULTS), 384, 128),
+        (with("memory: { room: 1GiB }\njournal: { max: 100MiB }"), 924, 100),
+    ] {
+        let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
+        assert_eq!(config.tenants.room_bytes, requests << 20);
+        assert_eq!(config.journal, journal::Settings::Memory { bytes_max: journal << 20 });
+    }
 }
 
 #[test]
@@ -147,6 +166,29 @@ fn a_plugin_from_a_file_needs_a_grant() {
         expect![[r#"
         trommel.yaml:1:17: plugins.own.grant: is missing; right would be: what this plugin may read and write, in the words of its manifest: { reads: [severity], writes: [drop] }
         1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn each_sink_says_how_long_an_attempt_and_all_of_them_may_take() {
+    let sinks = "sinks: { out: { type: discard, timeout: 2s, retry_for: 1h }, other: { type: stdout, retry_for: 0s }, \
+        third: { type: otlp, endpoint: \"http://127.0.0.1:1\", timeout: 1m }, kept: { type: streams, timeout: 1s } }";
+    let config = Config::parse(&with(sinks), Path::new("."), "trommel.yaml").unwrap();
+    let served: Vec<(&str, u64, u64)> = config
+        .sinks
+        .iter()
+        .zip(&config.deliver)
+        .map(|((name, _), served)| {
+            (name.as_str(), served.attempt_timeout.as_secs(), served.retry_for.as_secs())
+        })
+        .collect();
+    assert_eq!(served, [("out", 2, 3600), ("other", 10, 0), ("third", 60, 300), ("kept", 1, 300)]);
+    check(
+        &with("sinks: { out: { type: discard, timeout: 0s, retry_for: 5 } }"),
+        expect![[r#"
+        trommel.yaml:1:41: sinks.out.timeout: is no time at all; right would be: how long one attempt may take: 10s
+        trommel.yaml:1:56: sinks.out.retry_for: `5` has no unit; right would be: a time with its unit: 250ms, 10s, 5m, 1h, 7d
+        2 faults in trommel.yaml"#]],
     );
 }
 

@@ -3,7 +3,7 @@
 use super::super::splice::{Edit, place, splice};
 use super::super::wire::{Field, LENGTH, VARINT, fields, put_field};
 use super::edits::{put_key_value, put_number, with_value};
-use super::index::{BODY, EVENT, EVENT_NAME, ITEM, METRIC, RESOURCE, SCOPE, TABLES, content, level_of};
+use super::index::{BODY, EVENT, ITEM, METRIC, RESOURCE, SCOPE, TABLES, content, level_of};
 use super::table::{CHANGED, NOWHERE, STAMPED, Slot, Table};
 use super::value::{Kind, Value};
 use super::view::View;
@@ -117,21 +117,15 @@ impl Inner {
             let owner = table.owners[row as usize];
             let start = owner.content.start as usize;
             let field_number = self.attribute_number(number, row);
-            let is_whole = states & STAMPED != 0;
             let mut added = Vec::new();
-            if owner.is_absent && !is_whole {
-                added = self.stamped_before(row, number);
-            }
-            let before = added.len();
             for slot in same.iter().filter(|slot| slot.is(states)) {
                 if slot.field != NOWHERE {
                     edits.extend(self.attribute_edit(table, slot, start, field_number));
-                } else if slot.is_live() {
-                    let key = table.keys.bytes(slot.key, &self.space);
-                    put_key_value(&mut added, field_number, key, &self.space.content_of(slot.value));
+                } else {
+                    self.put_added(table, slot, (field_number, states), &mut added);
                 }
             }
-            if added.len() > before {
+            if !added.is_empty() {
                 let at = owner.content.end as usize;
                 let with = if owner.is_absent { head_message(&added) } else { added };
                 edits.push(Edit { owner: start, range: at..at, is_content: false, with: with.into() });
@@ -139,17 +133,16 @@ impl Inner {
         }
     }
 
-    /// What a stamp inserts where the Resource is absent. It stands first in what is inserted instead, so that the
-    /// two are seen to be the same, and identity is put right in one message.
-    fn stamped_before(&self, row: u32, number: usize) -> Vec<u8> {
-        if number != RESOURCE {
-            return Vec::new();
+    fn put_added(&self, table: &Table, slot: &Slot, (number, states): (u32, u8), added: &mut Vec<u8>) {
+        let key = table.keys.bytes(slot.key, &self.space);
+        if slot.is_live() {
+            put_key_value(added, number, key, &self.space.content_of(slot.value));
+        } else if slot.is(STAMPED) && states & STAMPED == 0 {
+            // Instead of what the stamp inserts: with no value it is seen to be wrong, and put right.
+            let mut inner = Vec::with_capacity(key.len() + 6);
+            put_field(&mut inner, 1, key);
+            put_field(added, number, &inner);
         }
-        let envelope = content(&self.rows.resources[row as usize]).start as usize;
-        let insertion = self.stamps.iter().find(|stamp| stamp.range == (envelope..envelope));
-        let resource = insertion
-            .and_then(|stamp| fields(&stamp.with, 0, stamp.with.len()).next().map(|field| (stamp, field)));
-        resource.map_or_else(Vec::new, |(stamp, field)| stamp.with[field.content..field.end].to_vec())
     }
 
     fn attribute_edit(&self, table: &Table, slot: &Slot, owner: usize, number: u32) -> Option<Edit> {
@@ -183,7 +176,6 @@ impl Inner {
         if number == BODY {
             return Some(self.value_edit(&field, slot.value));
         }
-        debug_assert!(number < ITEM && (number != EVENT_NAME || self.signal == super::super::Signal::Traces));
         Some(content_edit(&field, self.space.of(slot.value.span).to_vec()))
     }
 

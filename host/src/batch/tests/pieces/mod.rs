@@ -3,7 +3,9 @@
 mod editing;
 mod faults;
 mod model;
+mod raw;
 mod reading;
+mod values;
 
 use super::samples::{Decoded, Dice, rewritten};
 use crate::batch::{Batch, Level, Piece, Places, ProjectId, Request, Signal, Stream, TenantId};

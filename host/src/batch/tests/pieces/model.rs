@@ -192,6 +192,7 @@ pub(super) fn texts(decoded: &mut Decoded, of: Places, each: &mut dyn FnMut(u32,
                     span.status.iter_mut().for_each(|status| one(&mut status.message));
                 }
                 (Node::Metric(metric), Places::NAME) => one(&mut metric.name),
+                (Node::Item(Item::Log(record)), Places::DESCRIPTION) => one(&mut record.severity_text),
                 (Node::Metric(metric), Places::DESCRIPTION) => one(&mut metric.description),
                 (Node::Item(Item::Span(span)), Places::EVENT_NAME) => {
                     for event in &mut span.events {
