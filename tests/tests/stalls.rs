@@ -60,16 +60,8 @@ fn bodies(records: &[serde_json::Value]) -> Vec<&str> {
 }
 
 /// Tries to send of the second sink, by their result.
-<<<<<<< HEAD
-async fn attempts(world: &World, result: &str) -> f64 {
-    world
-        .metric(&format!("trommel_deliver_attempts_total{{sink=\"far\",result=\"{result}\"}}"))
-        .await
-        .unwrap_or_default()
-=======
 async fn attempts(world: &World, result: &str) -> Option<f64> {
     world.metric(&format!("trommel_deliver_attempts_total{{sink=\"far\",result=\"{result}\"}}")).await
->>>>>>> h/fixb
 }
 
 /// Records in these lines of the ledger.
@@ -218,7 +210,7 @@ async fn a_viewer_whose_store_does_not_come_back_is_told_and_live_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_deadline() {
-    const SENT: usize = 10_000;
+    const SENT: usize = 1000;
     let world =
         start_config(LOCAL, |config| config.receivers.body_idle_deadline = Duration::from_secs(3)).await;
     let head = format!(
@@ -246,20 +238,11 @@ async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_
     })
     .await;
     eventually("what they sent has room", || async {
-<<<<<<< HEAD
-        world.metric("trommel_admit_room_used_bytes").await.unwrap() >= (256 * SENT) as f64
-    })
-    .await;
-    let used = world.metric("trommel_admit_room_used_bytes").await.unwrap();
-    // A request holds a little before its first byte; what they sent is less than that.
-    assert!(used <= (256 * trommel::receivers::REQUEST_BYTES_MIN) as f64, "{used} bytes of room");
-=======
         world.metric("trommel_admit_room_used_bytes").await >= Some((256 * SENT) as f64)
     })
     .await;
     let used = world.metric("trommel_admit_room_used_bytes").await;
     assert!(used.is_some_and(|used| used <= (256 * SENT * 4) as f64), "{used:?} bytes of room");
->>>>>>> h/fixb
     // Others are served meanwhile, on both ports.
     send_lines(&world, "good", 3).await;
     let url = format!("http://{}/v1/logs", world.otlp_http());
