@@ -1,25 +1,28 @@
 //! Assembly in flow order, shutdown in reverse. The only place that starts long-lived tasks.
 
+mod demonstration;
 mod faults;
+mod plugins;
 
+pub use demonstration::Demo;
 pub use faults::faults;
 
-use crate::batch::{Signal, TenantId};
 use crate::config::{Config, Faults};
 use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, Followed, Journal, SinkId};
-use crate::pipeline::{self, Pipeline, Slot, deliver};
+use crate::pipeline::{self, Pipeline, deliver};
 use crate::receivers::{self, Listeners, Receiver};
-use crate::sandbox::{self, Plugin, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
 use crate::streams::Streams;
-use crate::telemetry::{Metrics, Secret};
-use crate::tenants::{Credential, Names, Proof, Rights, Tenants, Who};
+use crate::telemetry::Metrics;
+use crate::tenants::Tenants;
 use anyhow::{Context, Result};
+use plugins::Plugins;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -416,145 +419,4 @@ fn keep_memory_off_disk() {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// What the demonstration shows: tenants with tokens drawn at this start.
-#[derive(Debug)]
-pub struct Demo {
-    tokens: [Secret; 3],
-}
-
-impl Demo {
-    /// Makes the demonstration's tenants known, with tokens that end with this process.
-    pub fn prepare(config: &mut Config) -> Demo {
-        let tokens: [Secret; 3] = std::array::from_fn(|_| Secret::new(random_token()));
-        let rights = Rights { send: true, read: true, admin: false };
-        config.tenants.is_open = false;
-        config.tenants.credentials = demo::TENANTS
-            .iter()
-            .zip(&tokens)
-            .map(|(tenant, token)| Credential {
-                proof: Proof::of_token(token.expose()),
-                who: Who::Tenant {
-                    tenant: TenantId::new(tenant.name).expect("the names are valid"),
-                    projects: Names::All,
-                },
-                rights,
-            })
-            .collect();
-        Demo { tokens }
-    }
-
-    pub fn summary(&self) -> String {
-        let tenants: Vec<String> =
-            demo::TENANTS.iter().map(|t| format!("{} ({})", t.name, t.projects.join(", "))).collect();
-        let signals: Vec<&str> = Signal::ALL.iter().map(|signal| signal.name()).collect();
-        format!("{} of {}", signals.join(", "), tenants.join(", "))
-    }
-
-    /// A line for a shell that follows the first tenant's first project.
-    pub fn curl(&self, console: SocketAddr) -> String {
-        let tenant = demo::TENANTS[0];
-        let (name, project, token) = (tenant.name, tenant.projects[0], self.tokens[0].expose());
-        format!(
-            "curl -N -H 'authorization: Bearer {token}' http://{console}/v1/tenants/{name}/projects/{project}/tail"
-        )
-    }
-}
-
-fn random_token() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    // RandomState draws its keys from the system; two of them make 128 bits for a token that dies with the process.
-    let word = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("demo-{:016x}{:016x}", word(), word())
-}
-
-/// The plugins of the configuration, loaded or not yet.
-#[derive(Debug)]
-struct Plugins {
-    settings: Vec<sandbox::Settings>,
-    states: Mutex<Vec<State>>,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    Loading,
-    Loaded(Plugin),
-    Failed(String),
-}
-
-impl State {
-    /// What the plugin of this name describes, if this is it and it is loaded.
-    fn signals(&self, name: &str) -> Option<&[Signal]> {
-        match self {
-            State::Loaded(plugin) if plugin.name() == name => Some(&plugin.manifest().signals),
-            _ => None,
-        }
-    }
-}
-
-impl Plugins {
-    fn new(settings: Vec<sandbox::Settings>) -> Plugins {
-        let states = Mutex::new(vec![State::Loading; settings.len()]);
-        Plugins { settings, states }
-    }
-
-    fn states(&self) -> MutexGuard<'_, Vec<State>> {
-        self.states.lock().expect("nothing panics while it is locked")
-    }
-
-    /// Loads the guards that must be asked which signals they describe, before anything may be stored.
-    async fn load_guards(self: &Arc<Plugins>, sandbox: &Arc<Sandbox>) {
-        for (number, settings) in self.settings.iter().enumerate() {
-            if settings.is_guard && faults::known_signals(settings).is_none() {
-                let (plugins, sandbox) = (self.clone(), sandbox.clone());
-                let _ = tokio::task::spawn_blocking(move || plugins.load(number, &sandbox)).await;
-            }
-        }
-    }
-
-    /// Compiles, or takes what was compiled before: blocks. What was tried is not tried again.
-    fn load(&self, number: usize, sandbox: &Sandbox) {
-        if !matches!(self.states()[number], State::Loading) {
-            return;
-        }
-        let settings = &self.settings[number];
-        let state = match sandbox.load(settings) {
-            Ok(plugin) => {
-                tracing::info!(plugin = settings.name, version = plugin.manifest().version, "plugin loaded");
-                State::Loaded(plugin)
-            }
-            Err(error) => {
-                tracing::error!(plugin = settings.name, %error, "plugin cannot be loaded");
-                State::Failed(error.to_string())
-            }
-        };
-        self.states()[number] = state;
-    }
-
-    fn slots(&self) -> Vec<Slot> {
-        let slot = |(settings, state): (&sandbox::Settings, &State)| Slot {
-            name: settings.name.clone(),
-            is_guard: settings.is_guard,
-            on_failure: settings.on_failure,
-            plugin: match state {
-                State::Loaded(plugin) => Some(plugin.clone()),
-                State::Loading | State::Failed(_) => None,
-            },
-        };
-        self.settings.iter().zip(self.states().iter()).map(slot).collect()
-    }
-
-    /// For `/v1/plugins`.
-    fn shown(&self) -> serde_json::Value {
-        let show = |(settings, state): (&sandbox::Settings, &State)| {
-            let (state, version, error) = match state {
-                State::Loading => ("loading", None, None),
-                State::Loaded(plugin) => ("loaded", Some(plugin.manifest().version.clone()), None),
-                State::Failed(error) => ("failed", None, Some(error.clone())),
-            };
-            serde_json::json!({ "name": settings.name, "guard": settings.is_guard, "state": state, "version": version, "error": error })
-        };
-        self.settings.iter().zip(self.states().iter()).map(show).collect()
-    }
 }
