@@ -12,6 +12,7 @@ mod command;
 mod console;
 mod deliver;
 mod examples;
+mod full_disk;
 mod hostile;
 mod identity;
 mod plugins;
