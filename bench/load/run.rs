@@ -355,8 +355,9 @@ fn ledger(column: &str) -> Result<u64> {
 
 fn ask(path: &str) -> Result<String> {
     let mut socket = TcpStream::connect(CONSOLE)?;
-    socket
-        .write_all(format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").as_bytes())?;
+    socket.write_all(
+        format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").as_bytes(),
+    )?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
     Ok(answer)
