@@ -197,7 +197,7 @@ fn bench(criterion: &mut Criterion) {
     let mut load = Load::new();
     let mut side = |name: &str, work: &dyn Fn(Vec<Piece>) -> Vec<Piece>| {
         group.bench_function(name, |bencher| {
-            bencher.iter_batched(|| load.next(), work, BatchSize::SmallInput)
+            bencher.iter_batched(|| load.next(), work, BatchSize::PerIteration)
         });
     };
 

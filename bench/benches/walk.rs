@@ -30,7 +30,7 @@ fn walk(criterion: &mut Criterion) {
             batch.stamp(&keys(), true);
             batch
         };
-        bencher.iter_batched(stamped, |batch| batch.written(Vec::new(), &keys()), BatchSize::SmallInput);
+        bencher.iter_batched(stamped, |batch| batch.written(Vec::new(), &keys()), BatchSize::PerIteration);
     });
     group.bench_function("prost decode and encode", |bencher| {
         bencher.iter(|| {
