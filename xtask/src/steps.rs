@@ -25,6 +25,7 @@ pub(crate) fn test() -> Result<()> {
             &[("RUSTDOCFLAGS", "-D warnings")],
         )
     })?;
+    clock.step("build", || cargo(&["build", "--workspace", "--bins", "--tests", "--locked"], &[]))?;
     clock
         .step("cargo test", || cargo(&["test", "--workspace", "--locked", "--", "--skip", "real::"], &[]))?;
     clock.step("plugins and sdk", plugins)?;

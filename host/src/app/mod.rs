@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How often the clock of plugins' CPU time is looked at: a twentieth of the usual limit.
 const PLUGIN_TICK: Duration = Duration::from_millis(5);
@@ -60,6 +60,8 @@ pub struct App {
     delivering: JoinSet<()>,
     /// Everything else ends at once.
     stop_serving: CancellationToken,
+    /// Whoever drops a collector without stopping it ends its thread all the same.
+    _ends: DropGuard,
     serving: JoinSet<()>,
     demonstration: JoinSet<()>,
 }
@@ -134,6 +136,7 @@ impl App {
             Pipeline::open(settings, &plugins.slots(), names, parts.0, parts.1, clock, metrics.clone());
         let pipeline = pipeline.map_err(anyhow::Error::msg)?;
 
+        let stop_serving = CancellationToken::new();
         let mut app = App {
             grpc: listeners.grpc.as_ref().and_then(|listener| listener.socket.local_addr().ok()),
             http: listeners.http.as_ref().and_then(|listener| listener.socket.local_addr().ok()),
@@ -147,7 +150,8 @@ impl App {
             receiving: JoinSet::new(),
             stop_delivering: CancellationToken::new(),
             delivering: JoinSet::new(),
-            stop_serving: CancellationToken::new(),
+            _ends: stop_serving.clone().drop_guard(),
+            stop_serving,
             serving: JoinSet::new(),
             demonstration: JoinSet::new(),
         };
@@ -219,7 +223,14 @@ impl App {
     /// What needs a clock: plugins' CPU time, token files, retention.
     fn keep_time(&mut self, sandbox: Arc<Sandbox>, tenants: Arc<Tenants>) {
         let stop = self.stop_serving.clone();
-        self.serving.spawn(every(PLUGIN_TICK, stop.clone(), move || sandbox.tick()));
+        let no_more = stop.clone();
+        // On a thread of its own: the executor may be as busy as it likes, and a plugin that loops is still stopped.
+        self.serving.spawn_blocking(move || {
+            while !no_more.is_cancelled() {
+                sandbox.tick();
+                std::thread::sleep(PLUGIN_TICK);
+            }
+        });
         self.serving
             .spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
         if let Some(streams) = self.streams.clone() {
