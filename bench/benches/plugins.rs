@@ -43,6 +43,7 @@ fn plugin(sandbox: &Sandbox, name: &str, config: &str) -> Plugin {
         name: name.into(),
         module: Module::Builtin(name.into()),
         config: config.into(),
+        filled: Vec::new(),
         secrets: BTreeMap::new(),
         is_guard: false,
         on_failure: OnFailure::Pass,

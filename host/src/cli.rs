@@ -1,12 +1,13 @@
 //! The command line. Exit codes: 0 stopped as asked, 1 failed while running, 2 the command line or the configuration is
 //! wrong.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the command line answers on its own streams")]
-
-use crate::app::{self, App};
+use crate::app::{self, App, StartError};
 use crate::config::Config;
-use crate::telemetry::start_logging;
+use crate::sandbox::{Manifest, Sandbox};
+use crate::telemetry::{Metrics, start_logging};
 use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -33,7 +34,22 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Looks at plugins.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
 }
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    /// Prints what a component says of itself, and the grant that it asks for.
+    Inspect {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// How long threads that still write may take at the very end.
+const LAST_WRITES_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 
 const STOPPED: u8 = 0;
 const FAILED: u8 = 1;
@@ -46,22 +62,76 @@ pub fn main() -> ExitCode {
     ExitCode::from(match arguments.command {
         Command::Run { config, demo } => run(config.as_deref(), demo),
         Command::Check { file } => check(&file),
+        Command::Plugin(PluginCommand::Inspect { file }) => inspect(&file),
     })
 }
 
+/// On standard output. Whoever reads it may have gone (`trommel run | head -1`): that stops nothing.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// On standard error, likewise.
+fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn check(file: &Path) -> u8 {
-    let faults = match Config::load(file) {
-        Ok(config) => app::plugin_faults(&config),
-        Err(faults) => vec![faults.to_string()],
-    };
-    if faults.is_empty() {
-        println!("{} is valid", file.display());
-        return STOPPED;
+    let (config, mut faults) = Config::examine(file);
+    if let Some(config) = config {
+        let Some(runtime) = runtime() else { return FAILED };
+        faults.add(runtime.block_on(app::faults(&config, &faults)));
     }
-    for fault in faults {
-        eprintln!("{fault}");
+    if !faults.is_empty() {
+        complain(faults);
+        return WRONG;
     }
-    WRONG
+    say(&format!("{} is valid", file.display()));
+    STOPPED
+}
+
+fn runtime() -> Option<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.inspect_err(|error| complain(format!("the runtime cannot start: {error}"))).ok()
+}
+
+fn inspect(file: &Path) -> u8 {
+    let inspected = Sandbox::open(None, Metrics::new()).and_then(|sandbox| sandbox.inspect(file));
+    match inspected {
+        Ok(manifest) => {
+            say(&described(&manifest, file));
+            STOPPED
+        }
+        Err(error) => {
+            complain(format!("{}: {error}", file.display()));
+            WRONG
+        }
+    }
+}
+
+fn described(manifest: &Manifest, file: &Path) -> String {
+    let listed = |words: &[String]| if words.is_empty() { "nothing".into() } else { words.join(", ") };
+    let signals: Vec<&str> = manifest.signals.iter().map(|signal| signal.name()).collect();
+    let (name, version, signals) = (&manifest.name, &manifest.version, signals.join(", "));
+    let (reads, writes, needs) = (listed(&manifest.reads), listed(&manifest.writes), listed(&manifest.needs));
+    format!(
+        "name     {name}
+version  {version}
+signals  {signals}
+reads    {reads}
+writes   {writes}
+needs    {needs}
+
+To grant what it asks for:
+
+plugins:
+  {name:?}:
+    module: {:?}
+    grant: {{ reads: {:?}, writes: {:?} }}",
+        file.display().to_string(),
+        manifest.reads,
+        manifest.writes,
+    )
 }
 
 fn run(file: Option<&Path>, is_demo: bool) -> u8 {
@@ -72,64 +142,156 @@ fn run(file: Option<&Path>, is_demo: bool) -> u8 {
     let mut config = match config {
         Ok(config) => config,
         Err(faults) => {
-            eprintln!("{faults}");
+            complain(faults);
             return WRONG;
         }
     };
     start_logging();
     let demo = is_demo.then(|| app::Demo::prepare(&mut config));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("the runtime cannot start: {error}");
-            return FAILED;
-        }
-    };
-    runtime.block_on(serve(config, demo))
+    let Some(runtime) = runtime() else { return FAILED };
+    let code = runtime.block_on(serve(config, demo));
+    // A thread that writes to a pipe nobody reads would hold the process for ever.
+    runtime.shutdown_timeout(LAST_WRITES_MAX);
+    code
 }
 
 async fn serve(config: Config, demo: Option<app::Demo>) -> u8 {
+    let reach = Reach::of(&config);
     let mut app = match App::start(config).await {
         Ok(app) => app,
-        Err(error) => {
-            eprintln!("trommel cannot start: {error:#}");
+        Err(StartError::Configuration(faults)) => {
+            complain(faults);
+            return WRONG;
+        }
+        Err(StartError::Running(error)) => {
+            complain(format!("trommel cannot start: {error:#}"));
             return FAILED;
         }
     };
-    print_where_to_look(&app, demo.as_ref());
+    let reach = Reach {
+        grpc: app.grpc,
+        http: app.http,
+        console: app.console,
+        has_streams: app.streams.is_some(),
+        ..reach
+    };
+    say(&reach.in_words(demo.as_ref()));
     if let Some(demo) = demo {
         app.send_demonstration(demo);
     }
     let is_whole = app::stop_signal().await;
     let unaccounted = app.stop().await;
     for line in &unaccounted {
-        eprintln!("the ledger does not add up: {line}");
+        complain(format!("the ledger does not add up: {line}"));
     }
     if is_whole && unaccounted.is_empty() { STOPPED } else { FAILED }
 }
 
-/// In plain words: where to send, where to look.
-fn print_where_to_look(app: &App, demo: Option<&app::Demo>) {
-    println!("Trommel is running.");
-    if let Some(address) = app.grpc {
-        println!("  OTLP/gRPC   {address}");
-    }
-    if let Some(address) = app.http {
-        println!("  OTLP/HTTP   http://{address}/v1/logs, /v1/traces, /v1/metrics");
-    }
-    let Some(console) = app.console else { return };
-    println!("  console     http://{console}/   (streams, /metrics, /readyz)");
-    match demo {
-        Some(demo) => {
-            println!("\nDemonstration traffic is on its way: {}.", demo.summary());
-            println!("Follow one project's lines as its client would, live and redacted:\n");
-            println!("  {}\n", demo.curl(console));
+/// Where an operator finds what runs.
+struct Reach {
+    grpc: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    console: Option<SocketAddr>,
+    is_http_secure: bool,
+    is_console_secure: bool,
+    /// Whether no token is asked.
+    is_open: bool,
+    has_streams: bool,
+}
+
+impl Reach {
+    fn of(config: &Config) -> Reach {
+        Reach {
+            grpc: None,
+            http: None,
+            console: None,
+            is_http_secure: config.receivers.http.as_ref().is_some_and(|http| http.tls.is_some()),
+            is_console_secure: config.console.as_ref().is_some_and(|console| console.tls.is_some()),
+            is_open: config.tenants.is_open,
+            has_streams: false,
         }
-        None => {
-            println!(
-                "\nFollow the lines of a project (of tenant `local`, if the configuration names no tokens):\n"
-            );
-            println!("  curl -N http://{console}/v1/tenants/local/projects/default/tail\n");
+    }
+
+    /// In plain words: where to send, where to look.
+    fn in_words(&self, demo: Option<&app::Demo>) -> String {
+        let mut text = "Trommel is running.\n".to_owned();
+        if let Some(address) = self.grpc {
+            text += &format!("  OTLP/gRPC   {}\n", reachable(address));
         }
+        if let Some(address) = self.http {
+            let url = url(self.is_http_secure, address);
+            text += &format!("  OTLP/HTTP   {url}/v1/logs, /v1/traces, /v1/metrics\n");
+        }
+        let Some(console) = self.console else { return text };
+        let url = url(self.is_console_secure, console);
+        text += &format!("  console     {url}/   (streams, /metrics, /readyz)\n");
+        text + &match demo {
+            Some(demo) => format!(
+                "\nDemonstration traffic is on its way: {}.\nFollow one project's lines as its client would, live and \
+                 redacted:\n\n  {}\n",
+                demo.summary(),
+                demo.curl(console)
+            ),
+            None if !self.has_streams => String::new(),
+            None if self.is_open => format!(
+                "\nFollow the lines of a project:\n\n  curl -N {url}/v1/tenants/local/projects/default/tail\n"
+            ),
+            None => format!(
+                "\nFollow the lines of a project, with a token that may read them:\n\n  curl -N -H \"authorization: Bearer \
+                 TOKEN\" {url}/v1/tenants/TENANT/projects/PROJECT/tail\n"
+            ),
+        }
+    }
+}
+
+fn url(is_secure: bool, address: SocketAddr) -> String {
+    format!("{}://{}", if is_secure { "https" } else { "http" }, reachable(address))
+}
+
+/// Nobody can connect to "any address"; from this machine, loopback is one of them.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curl_line_is_printed_only_where_it_works() {
+        let address = |text: &str| Some(text.parse().unwrap());
+        let open = || Reach {
+            grpc: address("127.0.0.1:4317"),
+            http: address("[::]:4318"),
+            console: address("0.0.0.0:4380"),
+            is_http_secure: false,
+            is_console_secure: false,
+            is_open: true,
+            has_streams: true,
+        };
+        let check = |reach: Reach, lines: &[&str]| {
+            let text = reach.in_words(None);
+            let is_meant = |line: &&str| {
+                ["curl", "console", "OTLP/HTTP"].iter().any(|word| line.trim().starts_with(word))
+            };
+            let found: Vec<&str> = text.lines().filter(is_meant).map(str::trim).collect();
+            assert_eq!(found, lines);
+        };
+        let http = "OTLP/HTTP   http://[::1]:4318/v1/logs, /v1/traces, /v1/metrics";
+        let console = "console     http://127.0.0.1:4380/   (streams, /metrics, /readyz)";
+        let curl = "curl -N http://127.0.0.1:4380/v1/tenants/local/projects/default/tail";
+        check(open(), &[http, console, curl]);
+        let with_token = "curl -N -H \"authorization: Bearer TOKEN\" https://127.0.0.1:4380/v1/tenants/TENANT/projects/PROJECT/tail";
+        check(
+            Reach { is_open: false, is_console_secure: true, ..open() },
+            &[http, &console.replace("http:", "https:"), with_token],
+        );
+        check(Reach { has_streams: false, ..open() }, &[http, console]);
+        check(Reach { console: None, ..open() }, &[http]);
     }
 }

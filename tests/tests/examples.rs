@@ -35,13 +35,14 @@ fn folder_of(name: &str) -> tempfile::TempDir {
     folder
 }
 
-#[test]
-fn every_example_is_valid_and_explained() {
+#[tokio::test]
+async fn every_example_is_valid_and_explained() {
     let mut seen = 0;
     for entry in std::fs::read_dir(examples()).unwrap() {
         let folder = entry.unwrap().path();
-        let config = Config::load(&folder.join("trommel.yaml")).unwrap_or_else(|faults| panic!("{faults}"));
-        assert_eq!(trommel::app::plugin_faults(&config), Vec::<String>::new(), "{}", folder.display());
+        let (config, mut faults) = Config::examine(&folder.join("trommel.yaml"));
+        faults.add(trommel::app::faults(&config.expect("a configuration"), &faults).await);
+        assert!(faults.is_empty(), "{faults}");
         assert!(folder.join("README.md").exists(), "{} has no README", folder.display());
         seen += 1;
     }

@@ -8,9 +8,11 @@ mod world;
 mod tidy;
 
 mod bad_input;
+mod command;
 mod console;
 mod deliver;
 mod examples;
+mod full_disk;
 mod hostile;
 mod identity;
 mod plugins;

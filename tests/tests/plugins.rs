@@ -41,6 +41,7 @@ fn settings(name: &str, config: Json) -> sandbox::Settings {
         name: name.into(),
         module: Module::Builtin(name.into()),
         config: config.to_string(),
+        filled: Vec::new(),
         secrets: BTreeMap::from([("join".into(), Secret::new("swordfish"))]),
         is_guard: false,
         on_failure: OnFailure::Refuse,

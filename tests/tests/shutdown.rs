@@ -3,19 +3,27 @@
 use crate::world::{PATIENCE, eventually, logs, with_token};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The `trommel` binary that this test run built.
-pub fn binary() -> std::path::PathBuf {
+/// The `trommel` binary of this tree: `cargo test` alone builds the library only, and an old binary proves nothing.
+pub fn binary() -> PathBuf {
+    static BUILD: std::sync::Once = std::sync::Once::new();
+    BUILD.call_once(|| {
+        // The same packages and features as the tests themselves: what is built already stays.
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args(["build", "--workspace", "--bins", "--tests", "--quiet"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        assert!(cargo.status().unwrap().success(), "the binary cannot be built");
+    });
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     if path.ends_with("deps") {
         path.pop();
     }
-    let binary = path.join("trommel");
-    assert!(binary.exists(), "{} is missing: `cargo test --workspace` builds it", binary.display());
-    binary
+    path.join("trommel")
 }
 
 /// A collector as a process of its own; killed when dropped.
@@ -57,7 +65,7 @@ async fn is_ready(console: u16) -> bool {
     answer.is_ok_and(|answer| answer.status() == 200)
 }
 
-fn configuration(folder: &std::path::Path, grpc: u16, console: u16) -> std::path::PathBuf {
+fn configuration(folder: &std::path::Path, grpc: u16, console: u16) -> PathBuf {
     let file = folder.join("trommel.yaml");
     let yaml = crate::deliver::LOCAL
         .replace(

@@ -33,10 +33,12 @@ async fn start_config(yaml: &str, change: impl FnOnce(&mut Config)) -> World {
 
 /// Small times, so that a test need not wait for large ones.
 fn hurry(config: &mut Config) {
-    config.delivery.attempt_timeout = Duration::from_millis(200);
-    config.delivery.backoff.first = Duration::from_millis(50);
-    config.delivery.backoff.most = Duration::from_millis(200);
-    config.delivery.drain_for = Duration::from_millis(300);
+    for delivery in &mut config.deliver {
+        delivery.attempt_timeout = Duration::from_millis(200);
+        delivery.backoff.first = Duration::from_millis(50);
+        delivery.backoff.most = Duration::from_millis(200);
+        delivery.drain_for = Duration::from_millis(300);
+    }
 }
 
 /// Sends so many lines, one after the other, and asserts that none had to wait.
@@ -58,7 +60,7 @@ fn bodies(records: &[serde_json::Value]) -> Vec<&str> {
 }
 
 /// Tries to send of the second sink, by their result.
-async fn attempts(world: &World, result: &str) -> f64 {
+async fn attempts(world: &World, result: &str) -> Option<f64> {
     world.metric(&format!("trommel_deliver_attempts_total{{sink=\"far\",result=\"{result}\"}}")).await
 }
 
@@ -85,7 +87,7 @@ async fn a_sink_that_accepts_and_never_answers_is_timed_out_and_holds_back_no_ot
     send_lines(&world, "line", 20).await;
     let records = world.history_of(None, "local", "shop", 20).await;
     assert_eq!(bodies(&records), lines("line", 20));
-    eventually("two attempts timed out", || async { attempts(&world, "retry").await >= 2.0 }).await;
+    eventually("two attempts timed out", || async { attempts(&world, "retry").await >= Some(2.0) }).await;
     assert_eq!(ledger(&world, "in_flight", "sink=\"far\"").await, 20.0);
     send_lines(&world, "more", 5).await;
     world.history_of(None, "local", "shop", 25).await;
@@ -125,7 +127,7 @@ async fn a_full_sink_loses_its_own_oldest_records_and_nobody_waits() {
         world.metrics().await
     );
     assert_eq!(ledger(&world, "expired", "sink=\"streams\"").await, 0.0);
-    eventually("refused attempts", || async { attempts(&world, "retry").await >= 1.0 }).await;
+    eventually("refused attempts", || async { attempts(&world, "retry").await >= Some(1.0) }).await;
     world.end().await;
 }
 
@@ -134,7 +136,7 @@ async fn a_sink_that_was_not_there_at_the_start_gets_everything_when_it_comes() 
     let port = crate::shutdown::free_port();
     let world = start_config(&with_sink(&format!("127.0.0.1:{port}")), hurry).await;
     send_lines(&world, "early", 3).await;
-    eventually("a failed attempt", || async { attempts(&world, "retry").await >= 1.0 }).await;
+    eventually("a failed attempt", || async { attempts(&world, "retry").await >= Some(1.0) }).await;
     let late = World::start(
         &LOCAL.replace("http: { listen: 127.0.0.1:0 }", &format!("http: {{ listen: 127.0.0.1:{port} }}")),
     )
@@ -232,15 +234,17 @@ async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_
         });
     }
     eventually("all of them are open", || async {
-        world.metric("trommel_receive_connections{listener=\"http\"}").await == 256.0
+        world.metric("trommel_receive_connections{listener=\"http\"}").await == Some(256.0)
     })
     .await;
     eventually("what they sent has room", || async {
-        world.metric("trommel_admit_room_used_bytes").await >= (256 * SENT) as f64
+        world.metric("trommel_admit_room_used_bytes").await >= Some((256 * SENT) as f64)
     })
     .await;
     let used = world.metric("trommel_admit_room_used_bytes").await;
-    assert!(used <= (256 * SENT * 4) as f64, "{used} bytes of room");
+    // A request holds a little before its first byte; what they sent is less than that.
+    let most = (256 * trommel::receivers::REQUEST_BYTES_MIN) as f64;
+    assert!(used.is_some_and(|used| used <= most), "{used:?} bytes of room");
     // Others are served meanwhile, on both ports.
     send_lines(&world, "good", 3).await;
     let url = format!("http://{}/v1/logs", world.otlp_http());
@@ -255,7 +259,7 @@ async fn connections_that_claim_64_mib_and_stall_cost_what_they_sent_and_end_by_
         assert!(answer.to_ascii_lowercase().contains("retry-after:"), "{answer}");
     }
     eventually("their room is given back", || async {
-        world.metric("trommel_admit_room_used_bytes").await == 0.0
+        world.metric("trommel_admit_room_used_bytes").await == Some(0.0)
     })
     .await;
     let records = world.history_of(None, "local", "shop", 4).await;
@@ -299,7 +303,7 @@ async fn a_viewer_who_does_not_read_is_told_what_was_lost_and_slows_nobody() {
     assert!(lost > 0 && seen > 0, "{seen} seen, {lost} lost");
     assert_eq!(gaps[0].data["reason"], "slow");
     let counted = world.metric("trommel_deliver_gap_records_total{reason=\"slow\"}").await;
-    assert_eq!(counted, lost as f64);
+    assert_eq!(counted, Some(lost as f64));
     // Live goes on, and what was lost is in the history, from the position before the gap.
     send_lines(&world, "live", 1).await;
     assert_eq!(slow.bodies(1).await, ["live 0"]);
@@ -321,8 +325,10 @@ async fn what_is_in_flight_when_it_stops_is_answered() {
     );
     let mut socket = TcpStream::connect(http).await.unwrap();
     socket.write_all(&[head.as_bytes(), &body[..10]].concat()).await.unwrap();
-    eventually("half of it is read", || async { world.metric("trommel_admit_room_used_bytes").await > 0.0 })
-        .await;
+    eventually("half of it is read", || async {
+        world.metric("trommel_admit_room_used_bytes").await > Some(0.0)
+    })
+    .await;
 
     let mut stopping = JoinSet::new();
     stopping.spawn(world.end());

@@ -136,11 +136,14 @@ impl World {
         answer.text().await.expect("text")
     }
 
-    /// The value of a line of `/metrics`, 0 where it does not stand.
-    pub async fn metric(&self, line: &str) -> f64 {
+    /// The value of a line of `/metrics`; 0 where others of its family stand and this one does not. A family of which
+    /// nothing stands may have another name by now: `None`.
+    pub async fn metric(&self, line: &str) -> Option<f64> {
         let text = self.metrics().await;
         let found = text.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' ')?.parse().ok());
-        found.unwrap_or_default()
+        let family = line.split('{').next().unwrap_or(line);
+        let is_of_family = |l: &str| l.strip_prefix(family).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        found.or_else(|| text.lines().any(is_of_family).then_some(0.0))
     }
 
     /// Stops the collector as SIGTERM does; the ledger must add up.

@@ -42,11 +42,17 @@ impl<'b> Fields<'b> {
         self.at
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self) -> Option<Field> {
         let start = self.at;
-        let (key, at) = varint(self.bytes, start)?;
-        let (number, wire) = (u32::try_from(key).ok()? >> 3, (key & 7) as u8);
+        let first = *self.bytes.get(start)?;
+        // Almost all keys are one byte.
+        let (number, wire, at) = if first < 0x80 {
+            (u32::from(first) >> 3, first & 7, start + 1)
+        } else {
+            let (key, at) = varint(self.bytes, start)?;
+            (u32::try_from(key).ok()? >> 3, (key & 7) as u8, at)
+        };
         let (content, end) = match wire {
             LENGTH => {
                 let (length, content) = varint(self.bytes, at)?;
@@ -65,7 +71,7 @@ impl<'b> Fields<'b> {
 impl Iterator for Fields<'_> {
     type Item = Field;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Field> {
         if self.at >= self.bytes.len() {
             return None;
@@ -77,6 +83,7 @@ impl Iterator for Fields<'_> {
 }
 
 /// Where the group ends whose first field begins at `at`, its end key included.
+#[cold]
 fn group_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     let mut open = 1;
     while open > 0 {
@@ -118,6 +125,7 @@ pub(super) fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
 }
 
 /// Varints of any length. More than 64 bits are refused, as protobuf's own readers do.
+#[inline(never)]
 fn long_varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let mut value = 0;
     for (index, &byte) in bytes.get(at..)?.iter().take(10).enumerate() {

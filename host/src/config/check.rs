@@ -3,6 +3,7 @@
 use super::Config;
 use super::pipelines::Placed;
 use super::read::Table;
+use crate::journal::SINKS_MAX;
 use crate::pipeline::PipelineSettings;
 use std::collections::BTreeSet;
 
@@ -16,7 +17,6 @@ pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
             root.reader.fault(placed.at, &format!("pipelines[{number}].{key}"), wrong, right);
         };
         names_exist(config, &placed.settings, &fault);
-        guards_stand(config, &placed.settings, &fault);
         tenants_keep_their_plugins(config, &placed.settings, &fault);
         if pipelines[..number].iter().any(|earlier| earlier.settings.name == placed.settings.name) {
             fault("name", format!("`{}` stands twice", placed.settings.name), "a name of its own".into());
@@ -41,6 +41,10 @@ fn is_there_something_to_do(root: &Table<'_>, config: &Config) {
         config.sinks.iter().filter(|(_, sink)| matches!(sink, crate::sinks::Settings::Streams(_))).count();
     if streams > 1 {
         root.fault("sinks", "there are two of type streams", "one: a stream has one store");
+    }
+    if config.sinks.len() > SINKS_MAX {
+        let wrong = format!("there are {}", config.sinks.len());
+        root.fault("sinks", wrong, format!("{SINKS_MAX} at most: each needs a place in the journal"));
     }
 }
 
@@ -73,15 +77,15 @@ fn open_means_loopback(root: &Table<'_>, config: &Config) {
     }
 }
 
-/// A body is charged three times (input, output, index); one tenant holds at most half of the room.
+/// A body is charged three times (input, output, index); one tenant holds at most half of what the journal leaves.
 fn largest_body_fits(root: &Table<'_>, config: &Config) {
-    let needed = config.receivers.body_bytes_max.saturating_mul(3);
+    let body = config.receivers.body_bytes_max.saturating_mul(crate::receivers::ROOM_FACTOR);
+    let needed = body.max(crate::receivers::REQUEST_BYTES_MIN);
     if needed > config.tenants.room_bytes / 2 {
-        let right = format!(
-            "memory.room of at least {} MiB, or a smaller receivers.otlp.body_max",
-            needed.div_ceil(1 << 19)
-        );
-        root.fault("memory", "half of the room is less than 3 × the largest body", right);
+        // Both halves, and a third of them again: the journal's usual quarter.
+        let room = needed.saturating_mul(8).div_ceil(3 << 20);
+        let right = format!("memory.room of at least {room} MiB, or a smaller receivers.otlp.body_max");
+        root.fault("memory", "half of the room beside the journal is less than 3 × the largest body", right);
     }
 }
 
@@ -102,26 +106,6 @@ fn names_exist(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>
 
 fn one_of(known: &[&str], section: &str) -> String {
     if known.is_empty() { format!("one that stands under `{section}`") } else { known.join(", ") }
-}
-
-/// Nothing may be stored before the guards ran.
-fn guards_stand(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>) {
-    if pipeline.is_unguarded {
-        return;
-    }
-    let guards = config.plugins.iter().filter(|plugin| plugin.is_guard);
-    // A tenant's own guard concerns that tenant's pipelines alone.
-    let concerned = guards.filter(|guard| match &guard.tenant {
-        None => true,
-        Some(tenant) => pipeline.tenants.iter().any(|name| name == tenant.as_str()),
-    });
-    for guard in concerned.filter(|guard| !pipeline.plugins.contains(&guard.name)) {
-        fault(
-            "plugins",
-            format!("the guard `{}` is missing", guard.name),
-            format!("`{}` among the plugins, or `unguarded: true`", guard.name),
-        );
-    }
 }
 
 fn tenants_keep_their_plugins(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>) {

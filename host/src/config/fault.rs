@@ -25,6 +25,24 @@ pub struct Faults {
     pub faults: Vec<Fault>,
 }
 
+impl Faults {
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// Those of a later step, put where they stand in the file.
+    pub fn add(&mut self, more: Vec<Fault>) {
+        self.faults.extend(more);
+        self.faults.sort_by_key(|fault| fault.at);
+    }
+
+    /// Whether something is wrong with this key or below it.
+    pub fn concern(&self, key: &str) -> bool {
+        let is_below = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+        self.faults.iter().any(|fault| fault.key.strip_prefix(key).is_some_and(is_below))
+    }
+}
+
 impl std::fmt::Display for Faults {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for fault in &self.faults {

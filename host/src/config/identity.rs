@@ -142,7 +142,7 @@ pub(super) fn tenant_id(value: &Value) -> Result<TenantId, Wrong> {
 
 fn ticket_key(value: &Value) -> Result<Secret, Wrong> {
     let key = secret(value)?;
-    if key.expose().len() < 32 {
+    if key.expose().trim().len() < 32 {
         Err(("is shorter than 32 bytes".into(), "32 random bytes or more".into()))
     } else {
         Ok(key)

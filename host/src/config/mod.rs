@@ -9,12 +9,14 @@ mod fault;
 mod identity;
 mod node;
 mod pipelines;
+mod places;
 mod plugins;
 mod ports;
 mod read;
 mod sinks;
 
 pub use fault::{Fault, Faults, Position};
+pub use places::Places;
 
 use crate::{console, journal, pipeline, receivers, sandbox, tenants};
 use read::{Reader, size, text};
@@ -33,17 +35,19 @@ pub struct Config {
     pub plugins: Vec<sandbox::Settings>,
     pub pipelines: Vec<pipeline::PipelineSettings>,
     pub sinks: Vec<(String, crate::sinks::Settings)>,
+    /// How each of `sinks` is served, in their order.
+    pub deliver: Vec<pipeline::deliver::Settings>,
     pub journal: journal::Settings,
-    /// How sinks are served; no key of the file, since the defaults suit all of them.
-    pub delivery: pipeline::deliver::Settings,
     /// Records larger than this are refused before any plugin sees them.
     pub record_bytes_max: usize,
+    /// Where the keys stand in the file.
+    pub places: Places,
 }
 
 /// What runs where no file is named: loopback only, the bundled plugins, the embedded store, the console.
 pub const DEFAULTS: &str = include_str!("defaults.yaml");
 
-/// 512 MiB: 3 × the largest body fits the half that one tenant may hold.
+/// 512 MiB: beside the journal's quarter, 3 × the largest body fits the half that one tenant may hold.
 const ROOM_BYTES: usize = 512 << 20;
 /// A log line of a megabyte is a mistake of its sender, and would cost each viewer as much.
 const RECORD_BYTES_MAX: usize = 1 << 20;
@@ -63,18 +67,26 @@ const KEYS: [&str; 10] = [
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Config, Faults> {
+        whole(Config::examine(path))
+    }
+
+    /// The same for a person who wants to know everything: what is wrong, and what could be read in spite of that.
+    pub fn examine(path: &Path) -> (Option<Config>, Faults) {
         let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| Faults {
-            file: file.clone(),
-            faults: vec![Fault {
-                at: Position::default(),
-                key: String::new(),
-                wrong: format!("cannot be read: {error}"),
-                right: "the path of a YAML file".into(),
-            }],
-        })?;
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let fault = Fault {
+                    at: Position::default(),
+                    key: String::new(),
+                    wrong: format!("cannot be read: {error}"),
+                    right: "the path of a YAML file".into(),
+                };
+                return (None, Faults { file, faults: vec![fault] });
+            }
+        };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Config::parse(&text, folder, &file)
+        examine(&text, folder, &file)
     }
 
     /// The embedded defaults, with their data below `folder`.
@@ -84,13 +96,26 @@ impl Config {
 
     /// Reads and checks a text; relative paths start at `folder`.
     pub fn parse(text: &str, folder: &Path, file: &str) -> Result<Config, Faults> {
-        let faults = |faults| Faults { file: file.to_owned(), faults };
-        let root = node::parse(text, folder).map_err(faults)?;
-        let reader = Reader::new(folder);
-        let config = read_root(&reader, &root);
-        let found = reader.into_faults();
-        if found.is_empty() { Ok(config) } else { Err(faults(found)) }
+        whole(examine(text, folder, file))
     }
+}
+
+fn whole(examined: (Option<Config>, Faults)) -> Result<Config, Faults> {
+    match examined {
+        (Some(config), faults) if faults.is_empty() => Ok(config),
+        (_, faults) => Err(faults),
+    }
+}
+
+fn examine(text: &str, folder: &Path, file: &str) -> (Option<Config>, Faults) {
+    let faults = |faults| Faults { file: file.to_owned(), faults };
+    let (root, unfilled) = match node::parse(text, folder) {
+        Ok(parsed) => parsed,
+        Err(found) => return (None, faults(found)),
+    };
+    let reader = Reader::new(folder, unfilled);
+    let config = Config { places: Places::of(file, &root), ..read_root(&reader, &root) };
+    (Some(config), faults(reader.into_faults()))
 }
 
 fn read_root(reader: &Reader, root: &node::Node) -> Config {
@@ -99,18 +124,23 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let identity = table.table("identity").map(identity::read);
     let (room_bytes, record_bytes_max) = read_memory(&table);
     let placed = pipelines::read(&table);
+    let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default();
+    let (sinks, deliver) = sinks.into_iter().unzip();
+    let journal = read_journal(&table, room_bytes);
+    let journal::Settings::Memory { bytes_max: journal_bytes } = journal;
     let config = Config {
         receivers: ports::read_receivers(table.table("receivers")),
         console: ports::read_console(table.table("console")),
         plugins: table.table("plugins").map(plugins::read).unwrap_or_default(),
-        sinks: table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default(),
-        journal: read_journal(&table, room_bytes),
-        delivery: pipeline::deliver::Settings::default(),
-        tenants: tenants_of(identity, room_bytes),
+        sinks,
+        deliver,
+        journal,
+        tenants: tenants_of(identity, room_bytes.saturating_sub(journal_bytes)),
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
         record_bytes_max,
         compiled: data.join("compiled"),
         data,
+        places: Places::default(),
     };
     if table.node("alerts").is_some() {
         table.fault("alerts", "alerts come with a later version", "leave the section out");

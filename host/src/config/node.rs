@@ -4,6 +4,7 @@
 //! never shown: messages quote the text as it stands in the file.
 
 use super::fault::{Fault, Position};
+use crate::telemetry::Secret;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use std::path::Path;
@@ -21,10 +22,11 @@ pub(super) enum Value {
     Bool(bool),
     Integer(i64),
     Float(f64),
-    /// `written` stands in the file, `filled` is what it means.
+    /// `written` stands in the file, `filled` is what it means, `found` is what was put in place of the references.
     Text {
         written: String,
         filled: String,
+        found: Vec<Secret>,
     },
     List(Vec<Node>),
     Table(Vec<(String, Position, Node)>),
@@ -55,8 +57,9 @@ impl Value {
     }
 }
 
-/// Parses the text and fills in. `folder` is that of the file: relative paths start there.
-pub(super) fn parse(text: &str, folder: &Path) -> Result<Node, Vec<Fault>> {
+/// Parses the text and fills in. `folder` is that of the file: relative paths start there. A reference that leads
+/// nowhere is a fault and reads as nothing: the rest of the file is read all the same.
+pub(super) fn parse(text: &str, folder: &Path) -> Result<(Node, Vec<Fault>), Vec<Fault>> {
     let raw: Spanned<Raw> = serde_saphyr::from_str(text).map_err(|error| {
         let at =
             error.location().map(|l| Position { line: l.line(), column: l.column() }).unwrap_or_default();
@@ -72,8 +75,8 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Node, Vec<Fault>> {
         }]
     })?;
     let mut faults = Vec::new();
-    let node = fill(raw, folder, &mut faults);
-    if faults.is_empty() { Ok(node) } else { Err(faults) }
+    let node = fill(raw, "", folder, &mut faults);
+    Ok((node, faults))
 }
 
 /// The tree before filling in.
@@ -91,7 +94,7 @@ fn position(spanned: &serde_saphyr::Location) -> Position {
     Position { line: spanned.line(), column: spanned.column() }
 }
 
-fn fill(raw: Spanned<Raw>, folder: &Path, faults: &mut Vec<Fault>) -> Node {
+fn fill(raw: Spanned<Raw>, path: &str, folder: &Path, faults: &mut Vec<Fault>) -> Node {
     let at = position(&raw.referenced);
     let value = match raw.value {
         Raw::Nothing => Value::Nothing,
@@ -99,29 +102,38 @@ fn fill(raw: Spanned<Raw>, folder: &Path, faults: &mut Vec<Fault>) -> Node {
         Raw::Integer(value) => Value::Integer(value),
         Raw::Float(value) => Value::Float(value),
         Raw::Text(written) => match filled(&written, folder) {
-            Ok(filled) => Value::Text { written, filled },
+            Ok((filled, found)) => Value::Text { written, filled, found },
             Err((wrong, right)) => {
-                faults.push(Fault { at, key: String::new(), wrong, right });
+                faults.push(Fault { at, key: path.into(), wrong, right });
                 Value::Nothing
             }
         },
-        Raw::List(items) => Value::List(items.into_iter().map(|item| fill(item, folder, faults)).collect()),
-        Raw::Table(entries) => Value::Table(
-            entries
-                .into_iter()
-                .map(|(key, value)| {
-                    let at = position(&key.referenced);
-                    (key.value, at, fill(value, folder, faults))
-                })
-                .collect(),
-        ),
+        Raw::List(items) => {
+            let items = items.into_iter().enumerate();
+            let filled = items.map(|(number, item)| fill(item, &format!("{path}[{number}]"), folder, faults));
+            Value::List(filled.collect())
+        }
+        Raw::Table(entries) => {
+            let entries = entries.into_iter().map(|(key, value)| {
+                let at = position(&key.referenced);
+                let filled = fill(value, &key_below(path, &key.value), folder, faults);
+                (key.value, at, filled)
+            });
+            Value::Table(entries.collect())
+        }
     };
     Node { at, value }
 }
 
-/// Replaces each `${env:NAME}` and `${file:PATH}`; `$${` is a plain `${`.
-fn filled(written: &str, folder: &Path) -> Result<String, (String, String)> {
+/// `sinks.out` for key `out` of `sinks`.
+pub(super) fn key_below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.into() } else { format!("{path}.{key}") }
+}
+
+/// Replaces each `${env:NAME}` and `${file:PATH}`; `$${` is a plain `${`. Also returns what was put in.
+fn filled(written: &str, folder: &Path) -> Result<(String, Vec<Secret>), (String, String)> {
     let mut out = String::new();
+    let mut found = Vec::new();
     let mut rest = written;
     while let Some(start) = rest.find("${") {
         if rest[..start].ends_with('$') {
@@ -135,11 +147,13 @@ fn filled(written: &str, folder: &Path) -> Result<String, (String, String)> {
         let Some(end) = inner.find('}') else {
             return Err((format!("`{written}` has no closing brace"), "${env:NAME} or ${file:PATH}".into()));
         };
-        out.push_str(&looked_up(&inner[..end], folder)?);
+        let text = looked_up(&inner[..end], folder)?;
+        out.push_str(&text);
+        found.push(Secret::new(text));
         rest = &inner[end + 1..];
     }
     out.push_str(rest);
-    Ok(out)
+    Ok((out, found))
 }
 
 fn looked_up(name: &str, folder: &Path) -> Result<String, (String, String)> {
@@ -233,10 +247,11 @@ mod tests {
     fn references_are_filled_in_and_never_shown() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("key"), "s3cret\n").unwrap();
-        let node = parse("token: \"Bearer ${file:key}\"\nplain: $${x}\n", folder.path()).unwrap();
+        let node = parse("token: \"Bearer ${file:key}\"\nplain: $${x}\n", folder.path()).unwrap().0;
         let Value::Table(entries) = &node.value else { panic!("a table") };
-        let Value::Text { written, filled } = &entries[0].2.value else { panic!("a text") };
+        let Value::Text { written, filled, found } = &entries[0].2.value else { panic!("a text") };
         assert_eq!((written.as_str(), filled.as_str()), ("Bearer ${file:key}", "Bearer s3cret"));
+        assert_eq!(found, &[Secret::new("s3cret")]);
         assert!(!format!("{node:?}").contains("s3cret"));
         let Value::Text { filled, .. } = &entries[1].2.value else { panic!("a text") };
         assert_eq!(filled, "${x}");
@@ -244,7 +259,7 @@ mod tests {
 
     #[test]
     fn positions_are_those_of_the_file() {
-        let node = parse("a:\n  b: [1, 2]\n", Path::new(".")).unwrap();
+        let node = parse("a:\n  b: [1, 2]\n", Path::new(".")).unwrap().0;
         let Value::Table(entries) = node.value else { panic!("a table") };
         let Value::Table(inner) = &entries[0].2.value else { panic!("a table") };
         assert_eq!((inner[0].1.line, inner[0].1.column), (2, 3));
@@ -254,10 +269,13 @@ mod tests {
 
     #[test]
     fn a_missing_reference_says_what_is_missing() {
-        let faults =
-            parse("a: ${env:TROMMEL_NOT_SET}\nb: ${file:nowhere}\nc: ${x\n", Path::new(".")).unwrap_err();
-        assert_eq!(faults.len(), 3);
+        let text = "a: ${env:TROMMEL_NOT_SET}\nb: { c: [x, \"${file:nowhere}\"] }\nd: ${x\ne: here\n";
+        let (node, faults) = parse(text, Path::new(".")).unwrap();
+        let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+        assert_eq!(keys, ["a", "b.c[1]", "d"]);
         assert_eq!(faults[0].at.line, 1);
         assert!(faults[0].wrong.contains("TROMMEL_NOT_SET"));
+        let Value::Table(entries) = node.value else { panic!("a table") };
+        assert_eq!(entries[3].2.value.shown(), "`here`", "the rest is read");
     }
 }

@@ -4,6 +4,7 @@ use super::identity::tenant_id;
 use super::node::{Node, Value};
 use super::read::{Table, choice, duration, flag, secret, size, text};
 use crate::sandbox::{Grant, Instance, Limits, Module, OnFailure, Settings};
+use crate::telemetry::Secret;
 use std::collections::BTreeMap;
 
 const KEYS: [&str; 9] =
@@ -52,6 +53,7 @@ fn read_plugin(name: &str, table: Table<'_>) -> Option<Settings> {
         name: name.into(),
         module: module.unwrap_or(Module::Builtin(String::new())),
         config: table.node("config").map_or_else(|| "{}".into(), |node| json(node).to_string()),
+        filled: table.node("config").map(found_in).unwrap_or_default(),
         secrets: read_secrets(&table),
         is_guard,
         on_failure,
@@ -91,7 +93,7 @@ fn read_instance(table: &Table<'_>, is_bundled: bool) -> Instance {
     table.optional("instance", choice(WORDS)).unwrap_or(usual)
 }
 
-fn read_secrets(table: &Table<'_>) -> BTreeMap<String, crate::telemetry::Secret> {
+fn read_secrets(table: &Table<'_>) -> BTreeMap<String, Secret> {
     let Some(secrets) = table.table("secrets") else { return BTreeMap::new() };
     secrets
         .all()
@@ -113,6 +115,16 @@ fn read_limits(table: &Table<'_>) -> Limits {
     }
     section.finish(&["time", "memory", "cpu"]);
     limits
+}
+
+/// What was put in place of references, anywhere below.
+fn found_in(node: &Node) -> Vec<Secret> {
+    match &node.value {
+        Value::Text { found, .. } => found.clone(),
+        Value::List(items) => items.iter().flat_map(found_in).collect(),
+        Value::Table(entries) => entries.iter().flat_map(|(_, _, value)| found_in(value)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// The plugin's own settings, as JSON.

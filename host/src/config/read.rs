@@ -1,9 +1,10 @@
 //! Reads typed values out of the tree; what is wrong is noted, and reading goes on.
 
 use super::fault::{Fault, Position};
-use super::node::{Node, Value};
+use super::node::{Node, Value, key_below};
 use crate::telemetry::Secret;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,15 +13,22 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Reader {
     pub(super) folder: PathBuf,
+    unfilled_at: BTreeSet<Position>,
     faults: RefCell<Vec<Fault>>,
 }
 
 impl Reader {
-    pub(super) fn new(folder: &Path) -> Reader {
-        Reader { folder: folder.into(), faults: RefCell::new(Vec::new()) }
+    /// `unfilled` are references that led nowhere.
+    pub(super) fn new(folder: &Path, unfilled: Vec<Fault>) -> Reader {
+        let unfilled_at = unfilled.iter().map(|fault| fault.at).collect();
+        Reader { folder: folder.into(), unfilled_at, faults: RefCell::new(unfilled) }
     }
 
     pub(super) fn fault(&self, at: Position, key: &str, wrong: impl Into<String>, right: impl Into<String>) {
+        // Nothing stands there because of the reference, which was told.
+        if self.unfilled_at.contains(&at) {
+            return;
+        }
         self.faults.borrow_mut().push(Fault {
             at,
             key: key.into(),
@@ -86,7 +94,7 @@ pub(super) type Wrong = (String, String);
 
 impl<'r> Table<'r> {
     pub(super) fn path(&self, key: &str) -> String {
-        if self.key.is_empty() { key.into() } else { format!("{}.{key}", self.key) }
+        key_below(&self.key, key)
     }
 
     /// The node under a key, marked as known.
@@ -147,7 +155,9 @@ impl<'r> Table<'r> {
     pub(super) fn finish(self, known: &[&str]) {
         let taken = self.taken.borrow();
         for ((name, at, _), taken) in self.entries.iter().zip(taken.iter()) {
-            if !taken {
+            if !taken && LATER.contains(&name.as_str()) {
+                self.reader.fault(*at, &self.path(name), "comes with a later version", "leave it out");
+            } else if !taken {
                 let near =
                     known.iter().min_by_key(|key| distance(key, name)).filter(|key| distance(key, name) <= 2);
                 let right = match near {
@@ -159,6 +169,10 @@ impl<'r> Table<'r> {
         }
     }
 }
+
+/// Keys that are decided and not built yet, wherever they stand.
+const LATER: [&str; 8] =
+    ["unknown_fields", "quota", "essential", "output", "dead_letters", "golden", "shadow", "canary"];
 
 /// How many letters differ (Levenshtein), to suggest the key that was meant.
 fn distance(a: &str, b: &str) -> usize {
@@ -263,7 +277,7 @@ mod tests {
     use super::*;
 
     fn written(text: &str) -> Value {
-        Value::Text { written: text.into(), filled: text.into() }
+        Value::Text { written: text.into(), filled: text.into(), found: Vec::new() }
     }
 
     #[test]

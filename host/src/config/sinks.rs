@@ -3,18 +3,31 @@
 use super::node::Node;
 use super::ports::read_client_tls;
 use super::read::{Table, choice, duration, secret, text};
+use crate::pipeline::deliver;
 use crate::sinks::{Settings, otlp};
 use crate::streams;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-pub(super) fn read(table: Table<'_>, data: &Path) -> Vec<(String, Settings)> {
+/// Each with its name, and how it is served.
+pub(super) fn read(table: Table<'_>, data: &Path) -> Vec<((String, Settings), deliver::Settings)> {
     let read_one = |(name, _, node): &(String, super::fault::Position, Node)| {
-        let settings = read_sink(table.reader.table(&table.path(name), node), data)?;
-        Some((name.clone(), settings))
+        let sink = table.reader.table(&table.path(name), node);
+        let served = read_served(&sink);
+        Some(((name.clone(), read_sink(sink, data)?), served))
     };
     table.all().iter().filter_map(read_one).collect()
+}
+
+fn read_served(table: &Table<'_>) -> deliver::Settings {
+    let usual = deliver::Settings::default();
+    let attempt_timeout = table.optional("timeout", duration).unwrap_or(usual.attempt_timeout);
+    if attempt_timeout.is_zero() {
+        table.fault("timeout", "is no time at all", "how long one attempt may take: 10s");
+    }
+    let retry_for = table.optional("retry_for", duration).unwrap_or(usual.retry_for);
+    deliver::Settings { attempt_timeout, retry_for, ..usual }
 }
 
 fn read_sink(table: Table<'_>, data: &Path) -> Option<Settings> {
@@ -24,11 +37,11 @@ fn read_sink(table: Table<'_>, data: &Path) -> Option<Settings> {
         "otlp" => read_otlp(table).map(Settings::Otlp),
         "streams" => Some(Settings::Streams(read_streams(table, data))),
         "stdout" => {
-            table.finish(&["type"]);
+            table.finish(&["type", "timeout", "retry_for"]);
             Some(Settings::Stdout)
         }
         "discard" => {
-            table.finish(&["type"]);
+            table.finish(&["type", "timeout", "retry_for"]);
             Some(Settings::Discard)
         }
         "remote_write" => {
@@ -70,7 +83,7 @@ fn read_otlp(table: Table<'_>) -> Option<otlp::Settings> {
         compression: table.optional("compression", choice(COMPRESSIONS)).unwrap_or(otlp::Compression::Gzip),
         tls: table.table("tls").map(read_client_tls).unwrap_or_default(),
     };
-    table.finish(&["type", "endpoint", "protocol", "headers", "compression", "tls"]);
+    table.finish(&["type", "endpoint", "protocol", "headers", "compression", "tls", "timeout", "retry_for"]);
     Some(settings)
 }
 
@@ -110,6 +123,6 @@ fn read_streams(table: Table<'_>, data: &Path) -> streams::Settings {
         }
         settings.retention = retention;
     }
-    table.finish(&["type", "store", "retention"]);
+    table.finish(&["type", "store", "retention", "timeout", "retry_for"]);
     settings
 }

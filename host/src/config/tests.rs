@@ -110,23 +110,33 @@ fn the_largest_body_must_fit_half_of_the_room() {
     check(
         &with("memory: { room: 128MiB }"),
         expect![[r#"
-        trommel.yaml:1:9: memory: half of the room is less than 3 × the largest body; right would be: memory.room of at least 384 MiB, or a smaller receivers.otlp.body_max
+        trommel.yaml:1:9: memory: half of the room beside the journal is less than 3 × the largest body; right would be: memory.room of at least 512 MiB, or a smaller receivers.otlp.body_max
         1 fault in trommel.yaml"#]],
     );
-    check(&with("memory: { room: 384MiB }"), expect!["valid"]);
+    check(
+        &with("memory: { room: 511MiB }"),
+        expect![[r#"
+        trommel.yaml:1:9: memory: half of the room beside the journal is less than 3 × the largest body; right would be: memory.room of at least 512 MiB, or a smaller receivers.otlp.body_max
+        1 fault in trommel.yaml"#]],
+    );
+    check(&with("memory: { room: 512MiB }"), expect!["valid"]);
+    check(&with("memory: { room: 400MiB }\njournal: { max: 16MiB }"), expect!["valid"]);
 }
 
 #[test]
-fn a_guard_must_stand_in_every_pipeline_or_be_waived() {
-    let plugin = "plugins: { redact: { module: \"builtin:redact\" } }";
-    check(
-        &with(plugin),
-        expect![[r#"
-        trommel.yaml:3:13: pipelines[0].plugins: the guard `redact` is missing; right would be: `redact` among the plugins, or `unguarded: true`
-        1 fault in trommel.yaml"#]],
-    );
-    let waived = with(plugin).replace("name: all,", "name: all, unguarded: true,");
-    check(&waived, expect!["valid"]);
+fn the_journals_memory_is_a_part_of_the_room() {
+    for (text, requests, journal) in [
+        (String::from(DEFAULTS), 384, 128),
+        (with("memory: { room: 1GiB }\njournal: { max: 100MiB }"), 924, 100),
+    ] {
+        let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
+        assert_eq!(config.tenants.room_bytes, requests << 20);
+        assert_eq!(config.journal, journal::Settings::Memory { bytes_max: journal << 20 });
+    }
+}
+
+#[test]
+fn a_guards_failure_lets_nothing_past() {
     let passes = with("plugins: { redact: { module: \"builtin:redact\", on_failure: pass } }");
     check(
         &passes.replace("sinks: [out]", "plugins: [redact], sinks: [out]"),
@@ -156,6 +166,29 @@ fn a_plugin_from_a_file_needs_a_grant() {
         expect![[r#"
         trommel.yaml:1:17: plugins.own.grant: is missing; right would be: what this plugin may read and write, in the words of its manifest: { reads: [severity], writes: [drop] }
         1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn each_sink_says_how_long_an_attempt_and_all_of_them_may_take() {
+    let sinks = "sinks: { out: { type: discard, timeout: 2s, retry_for: 1h }, other: { type: stdout, retry_for: 0s }, \
+        third: { type: otlp, endpoint: \"http://127.0.0.1:1\", timeout: 1m }, kept: { type: streams, timeout: 1s } }";
+    let config = Config::parse(&with(sinks), Path::new("."), "trommel.yaml").unwrap();
+    let served: Vec<(&str, u64, u64)> = config
+        .sinks
+        .iter()
+        .zip(&config.deliver)
+        .map(|((name, _), served)| {
+            (name.as_str(), served.attempt_timeout.as_secs(), served.retry_for.as_secs())
+        })
+        .collect();
+    assert_eq!(served, [("out", 2, 3600), ("other", 10, 0), ("third", 60, 300), ("kept", 1, 300)]);
+    check(
+        &with("sinks: { out: { type: discard, timeout: 0s, retry_for: 5 } }"),
+        expect![[r#"
+        trommel.yaml:1:41: sinks.out.timeout: is no time at all; right would be: how long one attempt may take: 10s
+        trommel.yaml:1:56: sinks.out.retry_for: `5` has no unit; right would be: a time with its unit: 250ms, 10s, 5m, 1h, 7d
+        2 faults in trommel.yaml"#]],
     );
 }
 
@@ -192,4 +225,64 @@ fn secrets_are_in_no_fault_and_no_debug() {
     let broken = text.replace("authorization:", "\"author ization\":");
     let faults = Config::parse(&broken, Path::new("."), "trommel.yaml").unwrap_err().to_string();
     assert!(!faults.contains("s3cret"), "{faults}");
+}
+
+#[test]
+fn the_journal_has_a_place_for_sixty_four_sinks() {
+    let sinks = |number| {
+        let sinks: Vec<String> = (1..number).map(|n| format!("s{n}: {{ type: discard }}")).collect();
+        with(&format!("sinks: {{ out: {{ type: discard }}, {} }}", sinks.join(", ")))
+    };
+    check(&sinks(64), expect!["valid"]);
+    check(
+        &sinks(65),
+        expect![[r#"
+        trommel.yaml:1:8: sinks: there are 65; right would be: 64 at most: each needs a place in the journal
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn a_ticket_key_of_blanks_is_too_short() {
+    check(
+        &with(&format!("identity: {{ tickets: {{ key: \"{:40}\" }} }}", "x")),
+        expect![[r#"
+        trommel.yaml:1:29: identity.tickets.key: is shorter than 32 bytes; right would be: 32 random bytes or more
+        1 fault in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn a_reference_that_leads_nowhere_hides_no_other_fault_and_makes_none() {
+    check(
+        &with(
+            "identity: { tickets: { key: \"${file:nowhere}\" }, tokens: [{ sha256: \"${env:TROMMEL_NOT_SET}\", tenant: acme, rights: [raed] }] }",
+        ),
+        expect![[r#"
+            trommel.yaml:1:29: identity.tickets.key: the file ./nowhere cannot be read: No such file or directory (os error 2); right would be: a text file that the collector may read
+            trommel.yaml:1:69: identity.tokens[0].sha256: the environment variable `TROMMEL_NOT_SET` is not set; right would be: set TROMMEL_NOT_SET before the start
+            trommel.yaml:1:117: identity.tokens.rights: `raed` is no right; right would be: some of send, read, admin
+            3 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn keys_that_come_later_are_told_from_typing_errors() {
+    check(
+        &with(
+            "plugins: { own: { module: ./own.wasm, grant: {}, limits: { output: 8 }, shadow: true } }\nunknown_fields: strip\nquota: {}",
+        ),
+        expect![[r#"
+            trommel.yaml:1:60: plugins.own.limits.output: comes with a later version; right would be: leave it out
+            trommel.yaml:1:73: plugins.own.shadow: comes with a later version; right would be: leave it out
+            trommel.yaml:2:1: unknown_fields: comes with a later version; right would be: leave it out
+            trommel.yaml:3:1: quota: comes with a later version; right would be: leave it out
+            4 faults in trommel.yaml"#]],
+    );
+    check(
+        &with("sinks: { out: { type: discard, essential: true } }"),
+        expect![[r#"
+        trommel.yaml:1:32: sinks.out.essential: comes with a later version; right would be: leave it out
+        1 fault in trommel.yaml"#]],
+    );
 }

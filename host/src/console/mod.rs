@@ -8,6 +8,7 @@ mod answer;
 mod cors;
 mod operate;
 mod page;
+mod pages;
 mod read;
 mod tail;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use hyper::body::Incoming;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -71,7 +73,15 @@ struct Site {
     console: Console,
     origins: Vec<String>,
     is_admin_open: bool,
+    pages: pages::Pages,
+    /// Tails over HTTP/1.1, each of which has a connection for itself.
+    lasting: Arc<Semaphore>,
 }
+
+/// Browsers and `curl` follow over HTTP/1.1: a connection for each viewer.
+const CONNECTIONS_MAX: usize = 4096;
+/// Viewers leave some connections to those who ask and go: `/healthz` above all.
+const LASTING_MAX: usize = CONNECTIONS_MAX - 512;
 
 /// Bodies are small JSON texts.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -79,10 +89,16 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Everything the console answers. A client's verified certificate stands in the request's extensions
 /// ([`crate::net::serve::PeerCertificate`]).
 pub fn router(settings: &Settings, console: Console) -> Router {
+    router_within(settings, console, LASTING_MAX)
+}
+
+fn router_within(settings: &Settings, console: Console, lasting_max: usize) -> Router {
     let site = Arc::new(Site {
         console,
         origins: settings.origins.clone(),
         is_admin_open: settings.is_loopback_admin && settings.listen.ip().is_loopback(),
+        pages: pages::Pages::default(),
+        lasting: Arc::new(Semaphore::new(lasting_max)),
     });
     let for_origins = Router::new()
         .route("/v1/streams", get(read::streams))
@@ -124,7 +140,8 @@ pub async fn serve(
         let mut router = router.clone();
         async move { router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {}) }
     };
-    net::serve::serve(socket, tls, net::serve::Limits::default(), handler, stop, open).await;
+    let limits = net::serve::Limits { connections_max: CONNECTIONS_MAX, ..Default::default() };
+    net::serve::serve(socket, tls, limits, handler, stop, open).await;
 }
 
 /// Headers of every answer, and the line of the access log, which has the path and never the query.

@@ -97,8 +97,11 @@ pub(super) async fn streams(State(site): State<Arc<Site>>, parts: Parts) -> Resu
 pub(super) async fn history(State(site): State<Arc<Site>>, mut parts: Parts) -> Result<Response, Fault> {
     let readable = Readable::of(&site, &mut parts).await?;
     let query = wanted(&readable.parameters)?;
-    let page = site.streams()?.history(&readable.stream, query).await?;
-    Ok(if wants_lines(&parts.headers) { lines(page) } else { list(page) })
+    let page = site.pages.begin(&readable.stream.tenant)?;
+    let found = site.streams()?.history(&readable.stream, query).await?;
+    let (kind, text) =
+        if wants_lines(&parts.headers) { (LINES, lines(&found)) } else { (JSON, list(&found)) };
+    Ok(([(header::CONTENT_TYPE, kind)], page.into_body(text)).into_response())
 }
 
 /// Waits for the store, not for ever.
@@ -135,6 +138,7 @@ fn time_ms(name: &str, text: &str) -> Result<u64, Fault> {
 }
 
 const LINES: &str = "application/x-ndjson";
+const JSON: &str = "application/json";
 
 fn wants_lines(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -142,18 +146,17 @@ fn wants_lines(headers: &HeaderMap) -> bool {
 }
 
 /// One record per line; the `id` of the last is the cursor to go on from.
-fn lines(page: HistoryPage) -> Response {
+fn lines(page: &HistoryPage) -> String {
     let mut text = page.records.join("\n");
     if !text.is_empty() {
         text.push('\n');
     }
-    ([(header::CONTENT_TYPE, LINES)], text).into_response()
+    text
 }
 
 /// Put together from the texts as they are: what the store kept is JSON already.
-fn list(page: HistoryPage) -> Response {
-    let text = format!(r#"{{"records":[{}],"next":{}}}"#, page.records.join(","), json!(page.next));
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+fn list(page: &HistoryPage) -> String {
+    format!(r#"{{"records":[{}],"next":{}}}"#, page.records.join(","), json!(page.next))
 }
 
 /// Without the reasons of the store, which name its files: they are in the log and in `/readyz`.
@@ -161,7 +164,9 @@ impl From<StreamsError> for Fault {
     fn from(error: StreamsError) -> Fault {
         match error {
             StreamsError::BadPosition(_) => Fault::bad(error.to_string()),
-            StreamsError::TooManyViewers(_) | StreamsError::Stopping => Fault::unavailable(error.to_string()),
+            StreamsError::TooManyViewers(_)
+            | StreamsError::TooManyViewersOfTenant(_)
+            | StreamsError::Stopping => Fault::unavailable(error.to_string()),
             StreamsError::Store(_) => {
                 Fault::unavailable("the store of the streams cannot be read: come back")
             }

@@ -11,8 +11,8 @@ use super::read::Readable;
 use crate::streams::TailEvent;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header;
 use axum::http::request::Parts;
+use axum::http::{Version, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
@@ -21,6 +21,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// How often the credential is looked at again.
@@ -32,9 +33,21 @@ pub(super) async fn follow(State(site): State<Arc<Site>>, mut parts: Parts) -> R
     readable.parameters.expect(&["after"])?;
     let resumed = parts.headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let position = resumed.or(readable.parameters.text("after")).filter(|position| !position.is_empty());
+    let place = place(&site, parts.version)?;
     let events = site.streams()?.tail(readable.stream, position)?;
-    let body = Following::new(site, Box::pin(events), readable.shown).into_body();
+    let body = Following::new(site, Box::pin(events), readable.shown, place).into_body();
     Ok(([(header::CONTENT_TYPE, "text/event-stream")], body).into_response())
+}
+
+/// A viewer over HTTP/1.1 has a connection for itself, and connections are bounded.
+fn place(site: &Site, version: Version) -> Result<Option<OwnedSemaphorePermit>, Fault> {
+    if version >= Version::HTTP_2 {
+        return Ok(None);
+    }
+    let place = site.lasting.clone().try_acquire_owned();
+    place
+        .map(Some)
+        .map_err(|_| Fault::unavailable("too many viewers are connected: come back, or over HTTP/2"))
 }
 
 type Events = Pin<Box<dyn Stream<Item = TailEvent> + Send>>;
@@ -47,13 +60,14 @@ struct Following {
     recheck: Interval,
     is_stopping: bool,
     is_over: bool,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Following {
-    fn new(site: Arc<Site>, events: Events, shown: Shown) -> Following {
+    fn new(site: Arc<Site>, events: Events, shown: Shown, place: Option<OwnedSemaphorePermit>) -> Following {
         let mut recheck = tokio::time::interval_at(Instant::now() + RECHECK_INTERVAL, RECHECK_INTERVAL);
         recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Following { site, events, shown, recheck, is_stopping: false, is_over: false }
+        Following { site, events, shown, recheck, is_stopping: false, is_over: false, _place: place }
     }
 
     fn into_body(self) -> Body {

@@ -3,6 +3,7 @@
 //! Entries that a follower has not read yet stay in a ring, up to a bound in bytes; one that lags further is told of
 //! a hole and goes on behind it. Nobody waits for a follower.
 
+use super::memory::charge;
 use super::{Journal, SinkId, SinkSet};
 use crate::batch::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -97,7 +98,7 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, entry: &Arc<Entry>, sinks: SinkSet) {
-        self.bytes += entry.bytes.len();
+        self.bytes += charge(entry);
         self.entries.push_back((entry.clone(), sinks));
         if self.places.is_empty() {
             return self.forget_read();
@@ -134,7 +135,7 @@ impl Ring {
 
     fn forget_first(&mut self) -> bool {
         let Some((entry, _)) = self.entries.pop_front() else { return false };
-        self.bytes -= entry.bytes.len();
+        self.bytes -= charge(&entry);
         self.start += 1;
         self.gone_until = until(&entry);
         true

@@ -11,6 +11,9 @@ use super::{Cursor, Followed, Follower, Settings, SinkId, SinkSet};
 use crate::batch::{Entry, Signal, Stream};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::MetricType;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -114,10 +117,10 @@ impl Journal {
     pub fn open(settings: &Settings, sinks: &[String], clock: Clock, metrics: &Metrics) -> Arc<Journal> {
         assert!(sinks.len() <= super::SINKS_MAX, "the configuration was checked for the number of sinks");
         let Settings::Memory { bytes_max } = *settings;
-        let ledger = Ledger::new(sinks);
+        let ledger = Ledger::new(sinks, metrics.tenant_labels.clone());
         metrics.add_collector(Box::new(ledger.clone()));
         let share_bytes = bytes_max / sinks.len().max(1);
-        Arc::new(Journal {
+        let journal = Arc::new(Journal {
             ledger,
             node: node(),
             share_bytes,
@@ -132,7 +135,9 @@ impl Journal {
             }),
             waiting: sinks.iter().map(|_| Notify::new()).collect(),
             followed: Notify::new(),
-        })
+        });
+        metrics.add_collector(Box::new(journal.clone()));
+        journal
     }
 
     /// Keeps the frame, gives its records their numbers and their time, and settles them in the ledger, at one moment.
@@ -269,13 +274,28 @@ impl Journal {
     }
 }
 
+/// What each sink is charged for, at the moment of the scrape.
+impl Collector for Journal {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+        let help = "What a sink still has to take, in bytes of the journal";
+        let name = "deliver_waiting_bytes";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (number, sink) in self.ledger.sinks().iter().enumerate() {
+            let bytes = i64::try_from(self.charged_bytes(SinkId(number as u16))).unwrap_or(i64::MAX);
+            metric.encode_family(&[("sink", sink.as_str())])?.encode_gauge(&bytes)?;
+        }
+        Ok(())
+    }
+}
+
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Journal").field("share_bytes", &self.share_bytes).finish_non_exhaustive()
     }
 }
 
-fn charge(entry: &Entry) -> usize {
+/// What an entry costs as long as it is kept.
+pub(super) fn charge(entry: &Entry) -> usize {
     entry.bytes.len() + ENTRY_OVERHEAD_BYTES
 }
 

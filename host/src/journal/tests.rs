@@ -258,7 +258,8 @@ async fn a_follower_reads_every_entry_of_its_sink_in_order_from_when_it_joined()
 
 #[tokio::test]
 async fn a_follower_that_lags_is_told_of_the_hole_and_goes_on_behind_it() {
-    let world = world(1_000, &["a"]);
+    // Ten entries, each charged for what it costs beside its bytes.
+    let world = world(10 * (100 + 256), &["a"]);
     let mut slow = world.journal.follow(None);
     let mut quick = world.journal.follow(None);
     for number in 1..=20 {
@@ -330,6 +331,21 @@ async fn the_ledger_stands_in_the_metrics() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+}
+
+#[tokio::test]
+async fn what_waits_for_each_sink_is_shown_in_bytes() {
+    let world = world(1 << 20, &["a", "b"]);
+    world.commit(vec![part("t", 1, 100, &[FIRST, SECOND])]).await.unwrap();
+    world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+    let shown = |line: &str| assert!(world.metrics.text().lines().any(|shown| shown == line), "{line}");
+    shown(r#"trommel_deliver_waiting_bytes{sink="a"} 712"#);
+    shown(r#"trommel_deliver_waiting_bytes{sink="b"} 356"#);
+    for in_flight in world.journal.cursor(SECOND).try_next(ALL) {
+        shown(r#"trommel_deliver_waiting_bytes{sink="b"} 356"#);
+        in_flight.finish(&Done::delivered(1));
+    }
+    shown(r#"trommel_deliver_waiting_bytes{sink="b"} 0"#);
 }
 
 #[test]

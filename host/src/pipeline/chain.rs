@@ -98,6 +98,12 @@ impl Chain {
         Missing::Nothing
     }
 
+    /// What the plugins that are not there let by, once [`Chain::missing`] found nothing in the way.
+    pub(super) fn pass_by(&self, records: u64) -> Vec<Left> {
+        let absent = self.slots.iter().filter(|slot| slot.plugin.is_none());
+        absent.map(|slot| Left { not_loaded: records, ..Left::of(&slot.name) }).collect()
+    }
+
     /// One piece through all plugins. Takes as long as they do: not for an executor's thread, unless the piece is small
     /// and the chain [`Chain::is_quick`].
     pub(super) fn run(
@@ -151,8 +157,10 @@ impl Chain {
                 tenant,
                 tally,
             );
-            if !ran.effects.is_empty() || forged > 0 {
-                left.push(Left { plugin: slot.name.clone(), effects: ran.effects, forged });
+            let passed = if slot.on_failure == OnFailure::Pass { failed } else { 0 };
+            if !ran.effects.is_empty() || forged > 0 || passed > 0 {
+                let failed = passed.into();
+                left.push(Left { effects: ran.effects, forged, failed, ..Left::of(&slot.name) });
             }
         }
         (piece, left)
@@ -190,12 +198,30 @@ fn wrong_identities(piece: Piece, keys: &IdentityKeys) -> (Piece, u32) {
 }
 
 /// What a plugin left beside its edits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Left {
     pub(super) plugin: String,
     pub(super) effects: Effects,
     /// Identity attributes of resources that it changed; they are put right after the chain.
     pub(super) forged: u32,
+    /// Records that it failed on and that passed.
+    pub(super) failed: u64,
+    /// Records that passed it by, since it is not loaded.
+    pub(super) not_loaded: u64,
+}
+
+impl Left {
+    fn of(plugin: &str) -> Left {
+        Left { plugin: plugin.to_owned(), ..Left::default() }
+    }
+
+    /// Adds what it left of a later piece or batch.
+    pub(super) fn merge(&mut self, later: Left) {
+        self.effects.merge(later.effects);
+        self.forged += later.forged;
+        self.failed += later.failed;
+        self.not_loaded += later.not_loaded;
+    }
 }
 
 /// Records of a piece around one run.

@@ -21,7 +21,13 @@ impl PluginMetrics {
     }
 
     pub(super) fn apply(&self, left: Vec<Left>) {
-        for Left { plugin, effects, forged } in left {
+        for Left { plugin, effects, forged, failed, not_loaded } in left {
+            for (records, reason) in [(failed, "failed"), (not_loaded, "not_loaded")] {
+                if records > 0 {
+                    let labels = vec![("plugin", plugin.clone()), ("reason", reason.to_owned())];
+                    self.metrics.process_passed.get_or_create(&labels).inc_by(records);
+                }
+            }
             if forged > 0 {
                 let labels = vec![("plugin", plugin.clone())];
                 self.metrics.process_restored.get_or_create(&labels).inc_by(forged.into());

@@ -54,11 +54,17 @@ impl Tally {
     }
 
     /// Leaves out records that were admitted: refused by a plugin.
+    ///
+    /// Records that an earlier plugin made were never the sender's: what is beyond the acknowledged ones is dropped.
     pub(super) fn take_back(&mut self, tenant: &TenantId, records: u64, reason: impl Into<Reason>) {
-        if let Some(account) = self.tenants.get_mut(tenant) {
-            account.outcome.acknowledged -= records;
+        let Some(account) = self.tenants.get_mut(tenant) else { return };
+        let reason = reason.into();
+        let sent = records.min(account.outcome.acknowledged);
+        account.outcome.acknowledged -= sent;
+        if records > sent {
+            *account.outcome.dropped.entry(reason.clone()).or_default() += records - sent;
         }
-        self.refuse(tenant, records, reason);
+        self.refuse(tenant, sent, reason);
     }
 
     fn refuse(&mut self, tenant: &TenantId, records: u64, reason: impl Into<Reason>) {

@@ -149,7 +149,10 @@ impl Work {
             return;
         };
         match self.snapshot.ways[way].chain.missing() {
-            Missing::Nothing => self.enter(way, batch),
+            Missing::Nothing => {
+                self.keep(self.snapshot.ways[way].chain.pass_by(records));
+                self.enter(way, batch);
+            }
             Missing::Refuse { name } => {
                 self.made.tally.take_back(&tenant, records, format!("plugin_not_loaded:{name}"));
                 self.made.uncallable.get_or_insert(name);
@@ -194,10 +197,7 @@ impl Work {
     fn keep(&mut self, left: Vec<Left>) {
         for later in left {
             match self.made.left.iter_mut().find(|known| known.plugin == later.plugin) {
-                Some(known) => {
-                    known.effects.merge(later.effects);
-                    known.forged += later.forged;
-                }
+                Some(known) => known.merge(later),
                 None => self.made.left.push(later),
             }
         }

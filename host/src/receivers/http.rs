@@ -70,7 +70,7 @@ where
     let caller = receiver.authorize(&request)?;
     let form = form(request.headers()).ok_or(No::ContentType { hint: TYPE_HINT })?;
     let encoding = encoding(request.headers())?;
-    let mut room = receiver.tenants.open_room(&caller);
+    let mut room = receiver.open_room(&caller)?;
     let limits = receiver.body_limits();
     let mut reader = Reader::new(request.into_body(), limits, deadline, |bytes| take_room(&mut room, bytes));
     let body = reader.rest(None, encoding).await.map_err(|fault| body_answer(fault, limits.bytes_max))?;
@@ -145,8 +145,8 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, No> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Settings;
     use super::super::fixture::*;
+    use super::super::{REQUEST_BYTES_MIN, Settings};
     use super::*;
     use std::time::Duration;
 
@@ -326,7 +326,7 @@ mod tests {
         let world = World::start(settings, 10 << 20, |_| async { Ok(Receipt::default()) }).await;
         let head = "POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\nauthorization: Bearer sender\r\n";
         let announced = raw(world.http, format!("{head}content-length: 1000000000\r\n\r\n").as_bytes()).await;
-        assert_eq!((announced.status, world.tenants.room().peak_bytes()), (413, 0));
+        assert_eq!((announced.status, world.tenants.room().peak_bytes()), (413, REQUEST_BYTES_MIN));
         let chunk = format!("{:x}\r\n{}\r\n", 60_000, "x".repeat(60_000));
         let chunked =
             format!("{head}connection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunk}{chunk}0\r\n\r\n");
@@ -354,7 +354,7 @@ mod tests {
         let world = World::start(settings, 512 << 20, |_| async { Ok(Receipt::default()) }).await;
         let request = [
             b"POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\nauthorization: Bearer sender\r\ncontent-length: 67108864\r\n\r\n",
-            &[0; 1000][..],
+            &[0; 10_000][..],
         ]
         .concat();
         let mut sockets = Vec::new();
@@ -363,7 +363,7 @@ mod tests {
             socket.write_all(&request).await.unwrap();
             sockets.push(socket);
         }
-        let sent = 256 * 1000 * 3;
+        let sent = 256 * 10_000 * 3;
         until("all have come", || world.tenants.room().used_bytes() == sent).await;
         // Others are served meanwhile.
         assert_eq!(post(world.http, "/v1/logs", &[JSON, TOKEN], b"{}").await.status, 200);
@@ -372,17 +372,19 @@ mod tests {
             socket.read_exact(&mut answer).await.unwrap();
             assert_eq!(answer, b"HTTP/1.1 503");
         }
-        assert!(world.tenants.room().peak_bytes() <= sent + 1000);
+        assert!(world.tenants.room().peak_bytes() <= sent + REQUEST_BYTES_MIN);
         world.settled().await;
     }
 
     #[tokio::test]
     async fn a_body_that_is_cut_is_not_handed_on() {
         let world = World::taking().await;
-        let head = "POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\nauthorization: Bearer sender\r\ncontent-length: 100\r\n\r\nabc";
+        let head = "POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\nauthorization: Bearer sender\r\ncontent-length: 10000\r\n\r\n";
         let mut socket = tokio::net::TcpStream::connect(world.http).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut socket, head.as_bytes()).await.unwrap();
-        until("it has come", || world.tenants.room().used_bytes() == 9).await;
+        tokio::io::AsyncWriteExt::write_all(&mut socket, &[head.as_bytes(), &[0; 6000]].concat())
+            .await
+            .unwrap();
+        until("it has come", || world.tenants.room().used_bytes() == 18_000).await;
         drop(socket);
         world.settled().await;
         assert_eq!(world.handed(), []);

@@ -36,6 +36,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Until its commit a request holds its input, its output, and the index of the pieces at work.
 pub const ROOM_FACTOR: usize = 3;
+/// The least that a request is charged, before its body: its head, its stream, its place among those that wait. Else
+/// requests of a few bytes could wait in any number.
+pub const REQUEST_BYTES_MIN: usize = 16 << 10;
 /// When a sender that is sent away may come back: drawn evenly, so that many do not return together.
 const COME_BACK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
@@ -194,6 +197,14 @@ where
         let caller = self.tenants.authenticate(shown, certificate);
         let caller = caller.map_err(|_| No::Refused(Refusal::Unauthenticated))?;
         if caller.rights.send { Ok(caller) } else { Err(No::Refused(Refusal::Forbidden)) }
+    }
+
+    /// Room for one request, with what each of them costs; its body grows into that.
+    fn open_room(&self, caller: &Caller) -> Result<Taken, No> {
+        let mut room = self.tenants.open_room(caller);
+        let taken = room.grow_ahead(REQUEST_BYTES_MIN);
+        taken.map_err(|full| body_answer(BodyFault::Room(full), self.settings.body_bytes_max))?;
+        Ok(room)
     }
 
     fn body_limits(&self) -> BodyLimits {

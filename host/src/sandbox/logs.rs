@@ -3,6 +3,7 @@
 //! A line holds what the plugin put there, which may be tenants' content: it is the plugin author's choice, and the
 //! reason why a plugin's lines carry its name.
 
+use super::mask::Mask;
 use std::sync::Mutex;
 
 /// A longer line is cut.
@@ -22,6 +23,7 @@ pub(super) enum LogLevel {
 #[derive(Debug)]
 pub(super) struct PluginLog {
     plugin: String,
+    mask: Mask,
     second: Mutex<Second>,
 }
 
@@ -34,13 +36,13 @@ struct Second {
 }
 
 impl PluginLog {
-    pub(super) fn new(plugin: &str) -> PluginLog {
-        PluginLog { plugin: plugin.into(), second: Mutex::default() }
+    pub(super) fn new(plugin: &str, mask: Mask) -> PluginLog {
+        PluginLog { plugin: plugin.into(), mask, second: Mutex::default() }
     }
 
     /// Writes one line, or counts it as left out; the next second begins with their number.
     pub(super) fn write(&self, level: LogLevel, line: &str, now_ns: u64) {
-        let line = printable(line, LINE_BYTES_MAX);
+        let line = printable(&self.mask.apply(line), LINE_BYTES_MAX);
         let (is_written, left_out) = self.admit(line.len(), now_ns);
         let plugin = &self.plugin;
         if left_out > 0 {
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_its_lines_are_counted() {
-        let log = PluginLog::new("loud");
+        let log = PluginLog::new("loud", Mask::default());
         let written = (0..1000).filter(|_| log.admit(1000, 5).0).count();
         assert_eq!(written, 63);
         assert_eq!(log.admit(10, 1_000_000_000), (true, 937));

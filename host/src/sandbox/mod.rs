@@ -15,6 +15,7 @@ mod hashing;
 mod host;
 mod limits;
 mod logs;
+mod mask;
 mod patterns;
 mod plugin;
 mod pool;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub module: Module,
     /// Its own settings, as JSON text.
     pub config: String,
+    /// What `config` was filled in with from the environment and from files: hidden in what the plugin says.
+    pub filled: Vec<Secret>,
     /// Secrets that `batch.hash` uses by name; they never enter the plugin.
     pub secrets: BTreeMap<String, Secret>,
     /// Must have run before a record may be stored anywhere.
@@ -65,6 +68,7 @@ impl Settings {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             module: Module::File(path.into()),
             config: "{}".into(),
+            filled: Vec::new(),
             secrets: BTreeMap::new(),
             is_guard: false,
             on_failure: OnFailure::Pass,

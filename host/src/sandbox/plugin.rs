@@ -7,6 +7,7 @@ use super::buckets::Buckets;
 use super::hashing::HashKey;
 use super::host::{Phase, State};
 use super::logs::{PluginLog, printable};
+use super::mask::Mask;
 use super::patterns::{PatternSet, SETS_MAX};
 use super::pool::{Lent, Pool};
 use super::rights::Words;
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     pub(super) reads: Words,
     pub(super) writes: Words,
     pub(super) log: PluginLog,
+    /// For what the plugin says, and for what is said of it.
+    pub(super) mask: Mask,
     pub(super) buckets: Buckets,
     keys: BTreeMap<String, HashKey>,
     /// Pattern sets that an instance compiled: the next one asks for the same.
@@ -215,13 +218,15 @@ impl Shared {
     fn new(settings: Settings, manifest: Manifest, reads: Words, writes: Words) -> Shared {
         let keys =
             settings.secrets.iter().map(|(name, secret)| (name.clone(), HashKey::new(secret))).collect();
-        let log = PluginLog::new(&settings.name);
+        let mask = Mask::new(&settings.filled);
+        let log = PluginLog::new(&settings.name, mask.clone());
         Shared {
             settings,
             manifest,
             reads,
             writes,
             log,
+            mask,
             buckets: Buckets::default(),
             keys,
             sets: Mutex::default(),

@@ -14,6 +14,7 @@ mod store;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod viewers;
 
 pub use record::stream_hash;
 pub use store::{StoreError, Write, Written};
@@ -26,10 +27,10 @@ use lane::{Hash, Lanes, RingBytes};
 use position::Position;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use store::{Scan, Store};
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use viewers::Viewers;
 
 /// Where streams are kept and how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,9 @@ pub enum StreamsError {
     /// Come back later.
     #[error("{0} viewers are connected, more are not taken")]
     TooManyViewers(usize),
+    /// The same, of one tenant.
+    #[error("{0} viewers of this tenant are connected, more are not taken")]
+    TooManyViewersOfTenant(usize),
     #[error("the store cannot be read: {0}")]
     Store(StoreError),
     #[error("stopping")]
@@ -99,6 +103,7 @@ struct Tuning {
     store_patience: Duration,
     alive_every: Duration,
     viewers_max: usize,
+    viewers_of_tenant_max: usize,
     /// What one scan looks at, at most.
     page_records: usize,
     page_bytes: usize,
@@ -117,6 +122,7 @@ impl Default for Tuning {
             // Proxies commonly close what was silent for 30 s or more.
             alive_every: Duration::from_secs(15),
             viewers_max: 10_000,
+            viewers_of_tenant_max: 500,
             page_records: 512,
             page_bytes: 1 << 20,
             history_records: 50_000,
@@ -139,7 +145,7 @@ pub struct Streams {
     tuning: Tuning,
     retention: Duration,
     metrics: Metrics,
-    viewers: AtomicUsize,
+    viewers: Viewers,
     ended: watch::Sender<bool>,
 }
 
@@ -167,7 +173,7 @@ impl Streams {
             tuning,
             retention: settings.retention,
             metrics,
-            viewers: AtomicUsize::new(0),
+            viewers: Viewers::default(),
             ended: watch::Sender::new(false),
         }))
     }
@@ -229,10 +235,8 @@ impl Streams {
             return Err(StreamsError::Stopping);
         }
         let position = position.map(Position::parse).transpose()?;
-        if self.viewers.fetch_add(1, Ordering::Relaxed) >= self.tuning.viewers_max {
-            self.viewers.fetch_sub(1, Ordering::Relaxed);
-            return Err(StreamsError::TooManyViewers(self.tuning.viewers_max));
-        }
+        let (max, of_tenant_max) = (self.tuning.viewers_max, self.tuning.viewers_of_tenant_max);
+        self.viewers.enter(&stream.tenant, max, of_tenant_max)?;
         let viewer = tail::Viewer::join(self, stream, position);
         Ok(futures_util::stream::unfold(viewer, |mut viewer| async move {
             let event = viewer.next().await?;

@@ -403,7 +403,7 @@ impl Drop for Viewer {
     fn drop(&mut self) {
         self.streams.lanes.leave(&self.stream, &self.cursor);
         self.streams.metrics.deliver_viewers.dec();
-        self.streams.viewers.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.streams.viewers.leave(&self.stream.tenant);
     }
 }
 

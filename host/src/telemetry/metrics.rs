@@ -1,5 +1,6 @@
 //! The metrics of the collector: one field each, with unit and meaning.
 
+use super::TenantLabels;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
 use std::sync::{Arc, Mutex};
@@ -11,6 +12,8 @@ pub type Labels = Vec<(&'static str, String)>;
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    /// Tenants that are named; the others are one.
+    pub tenant_labels: TenantLabels,
     /// Requests by `protocol` (grpc, http), `signal`, `answer` (ok, partial, or the reason of the refusal).
     pub receive_requests: Family<Labels, Counter>,
     /// Uncompressed bytes of requests that were read whole, by `signal`.
@@ -29,12 +32,16 @@ pub struct Metrics {
     pub process_cpu: Family<Labels, Counter>,
     /// Identity attributes that a plugin changed and we restored, in resources, by `plugin`.
     pub process_restored: Family<Labels, Counter>,
+    /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (not_loaded, failed).
+    pub process_passed: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
     pub process_plugin_gauge: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
     pub deliver_attempts: Family<Labels, Counter>,
+    /// Records that a sink had already when they came again, by `sink`; they count as delivered.
+    pub deliver_presumed: Family<Labels, Counter>,
     /// Viewers of tails that are connected.
     pub deliver_viewers: Gauge,
     /// Records that viewers were told of as a gap, by `reason`.
@@ -45,6 +52,7 @@ impl Metrics {
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("trommel");
         Metrics {
+            tenant_labels: TenantLabels::default(),
             receive_requests: register(
                 &mut registry,
                 "receive_requests",
@@ -70,6 +78,11 @@ impl Metrics {
                 "process_restored_resources",
                 "Resources whose identity attributes a plugin had changed",
             ),
+            process_passed: register(
+                &mut registry,
+                "process_passed_records",
+                "Records that passed a plugin which failed on them or is not loaded",
+            ),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
             process_plugin_gauge: register(
                 &mut registry,
@@ -80,6 +93,11 @@ impl Metrics {
                 &mut registry,
                 "deliver_attempts",
                 "Attempts to send, by sink and result",
+            ),
+            deliver_presumed: register(
+                &mut registry,
+                "deliver_presumed_records",
+                "Records that a sink had already when they came again",
             ),
             deliver_viewers: register(
                 &mut registry,

@@ -54,6 +54,10 @@ impl Tenants {
     /// Splits a request by whose its resources are: one part per stream, in the order of their first resources,
     /// identity attributes put right, records above `record_bytes_max` left out.
     pub fn admit(&self, request: Request, caller: &Caller, record_bytes_max: usize) -> Admitted {
+        if let Who::Tenant { tenant, .. } = &caller.who {
+            // The configuration names it. Other tenants get a label when they are among the busiest.
+            self.metrics.tenant_labels.give(tenant.as_str());
+        }
         let mut refused = Refused::default();
         let groups = self.groups(&request, caller, &mut refused);
         let part = |group| self.part(&request, group, record_bytes_max, &mut refused);
@@ -114,7 +118,7 @@ impl Tenants {
             [(overwritten, &self.metrics.admit_overwritten), (mended, &self.metrics.admit_mended)]
         {
             if count > 0 {
-                let labels = vec![("tenant", self.labels.label(tenant))];
+                let labels = vec![("tenant", self.metrics.tenant_labels.of(tenant.as_str()).to_owned())];
                 family.get_or_create(&labels).inc_by(count.into());
             }
         }
@@ -378,6 +382,23 @@ mod tests {
         );
         let labels = vec![("tenant", "acme".to_owned())];
         assert_eq!(metrics.admit_overwritten.get_or_create(&labels).get(), 1);
+    }
+
+    #[test]
+    fn names_that_a_sender_brings_take_no_label_from_others() {
+        let (tenants, metrics) = tenants(true);
+        let speaker = caller("for *");
+        for number in 0..300 {
+            let line = format!("tenant.id=t{number} tenant.id=t{number} | one");
+            tenants.admit(request(&[&line]), &speaker, 1 << 20);
+        }
+        tenants.admit(request(&["tenant.id=globex | one"]), &caller("acme: *"), 1 << 20);
+        let shown: Vec<String> = metrics.text().lines().map(str::to_owned).collect();
+        let of = |tenant: &str| {
+            let start = format!(r#"trommel_admit_overwritten_resources_total{{tenant="{tenant}"}} "#);
+            shown.iter().find_map(|line| line.strip_prefix(&start)).map(|count| count.parse::<u64>().unwrap())
+        };
+        assert_eq!((of("acme"), of("t0"), of("_other")), (Some(1), None, Some(300)), "{shown:?}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Settings {
     pub ticket_key: Option<Secret>,
     /// No token is asked: whoever connects is tenant `local` with every right. Only for loopback listeners.
     pub is_open: bool,
-    /// Bytes of all requests at work and of the journal's memory.
+    /// Bytes of all requests at work; what the journal keeps is beside it.
     pub room_bytes: usize,
 }
 
@@ -50,7 +50,6 @@ pub struct Tenants {
     open: Option<Arc<Caller>>,
     room: Arc<Room>,
     seen: seen::Seen,
-    labels: seen::TenantLabels,
     metrics: Metrics,
 }
 
@@ -70,7 +69,6 @@ impl Tenants {
             open: settings.is_open.then(|| Arc::new(Caller::local())),
             room: Arc::new(Room::new(settings.room_bytes, metrics.admit_room_used.clone())),
             seen: seen::Seen::default(),
-            labels: seen::TenantLabels::default(),
             metrics,
         }))
     }

@@ -50,6 +50,8 @@ pub struct Taken {
     room: Arc<Room>,
     payer: Payer,
     bytes: usize,
+    /// Of `bytes`: taken ahead, and not grown into yet.
+    ahead: usize,
 }
 
 impl Room {
@@ -60,7 +62,7 @@ impl Room {
 
     /// Room for one request of this caller; it holds nothing yet.
     pub(super) fn open(self: &Arc<Room>, caller: &Caller) -> Taken {
-        Taken { room: self.clone(), payer: caller.payer.clone(), bytes: 0 }
+        Taken { room: self.clone(), payer: caller.payer.clone(), bytes: 0, ahead: 0 }
     }
 
     /// The most that one payer may hold, in bytes.
@@ -117,11 +119,21 @@ impl Room {
 }
 
 impl Taken {
+    /// Takes so much on account: what the request grows by next is covered by it.
+    pub fn grow_ahead(&mut self, bytes: usize) -> Result<(), Full> {
+        let ahead = std::mem::take(&mut self.ahead);
+        let grown = self.grow(bytes);
+        self.ahead = ahead + grown.map_or(0, |()| bytes);
+        grown
+    }
+
     /// Takes more, all or nothing.
     ///
     /// [`Full::Never`] when what this request would then hold exceeds one payer's share, so that coming back is in
     /// vain; [`Full::Now`] when others (or other requests of the same payer) are in the way.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Full> {
+        let covered = bytes.min(self.ahead);
+        let bytes = bytes - covered;
         if self.bytes.saturating_add(bytes) > self.room.share_bytes() {
             return Err(Full::Never);
         }
@@ -129,6 +141,7 @@ impl Taken {
             self.room.take(&self.payer, bytes)?;
             self.bytes += bytes;
         }
+        self.ahead -= covered;
         Ok(())
     }
 
@@ -137,6 +150,7 @@ impl Taken {
         if bytes < self.bytes {
             self.room.give_back(&self.payer, self.bytes - bytes);
             self.bytes = bytes;
+            self.ahead = self.ahead.min(bytes);
         }
     }
 
@@ -162,7 +176,7 @@ mod tests {
     }
 
     fn take(room: &Arc<Room>, number: u64) -> Taken {
-        Taken { room: room.clone(), payer: payer(number), bytes: 0 }
+        Taken { room: room.clone(), payer: payer(number), bytes: 0, ahead: 0 }
     }
 
     fn held(room: &Room, number: u64) -> usize {

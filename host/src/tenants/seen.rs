@@ -1,6 +1,6 @@
 //! Which tenants and projects were seen, bounded: names that a sender can invent must not fill the memory.
 
-use crate::batch::{Stream, TenantId};
+use crate::batch::Stream;
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -49,33 +49,10 @@ impl Seen {
     }
 }
 
-/// Tenants that have their own label value in metrics; the others are `_other`, sums stay exact.
-const LABELS_MAX: usize = 200;
-
-/// The label values that were given away.
-#[derive(Debug, Default)]
-pub(super) struct TenantLabels {
-    own: RwLock<HashSet<TenantId>>,
-}
-
-impl TenantLabels {
-    /// The value of the label `tenant`: its name for the first 200 that need one, then `_other`.
-    pub(super) fn label(&self, tenant: &TenantId) -> String {
-        if !self.own.read().expect("nothing panics while the labels are locked").contains(tenant) {
-            let mut own = self.own.write().expect("nothing panics while the labels are locked");
-            if own.len() >= LABELS_MAX && !own.contains(tenant) {
-                return "_other".into();
-            }
-            own.insert(tenant.clone());
-        }
-        tenant.as_str().to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::ProjectId;
+    use crate::batch::{ProjectId, TenantId};
 
     fn stream(tenant: &str, project: &str) -> Stream {
         Stream { tenant: TenantId::new(tenant).unwrap(), project: ProjectId::new(project).unwrap() }
@@ -110,16 +87,5 @@ mod tests {
         assert_eq!(seen.note(&stream("acme", "one-more"), true), Err("too_many_projects"));
         assert_eq!(seen.note(&stream("acme", "p0"), true), Ok(()));
         assert_eq!(seen.note(&stream("globex", "one-more"), true), Ok(()));
-    }
-
-    #[test]
-    fn the_two_hundred_and_first_tenant_has_the_label_of_the_others() {
-        let labels = TenantLabels::default();
-        for number in 0..LABELS_MAX {
-            let tenant = TenantId::new(&format!("t{number}")).unwrap();
-            assert_eq!(labels.label(&tenant), tenant.as_str());
-        }
-        assert_eq!(labels.label(&TenantId::new("one-more").unwrap()), "_other");
-        assert_eq!(labels.label(&TenantId::new("t7").unwrap()), "t7");
     }
 }

@@ -3,6 +3,7 @@
 //! A key may stand twice in one owner. Columns show the first; setting replaces the first and removes the others,
 //! removing removes all.
 
+use super::super::splice::{Edit, splice};
 use super::edits::{Action, Addition, SlotEdit};
 use super::index::attributes_of;
 use super::table::Slot;
@@ -225,26 +226,22 @@ impl Call {
     /// The value with all its strings hashed; `None` if it has none.
     fn hashed(&mut self, value: Value, hash: &mut dyn FnMut(&str) -> String) -> Option<Value> {
         let space = &self.inner.space;
+        let mut of = |span| hash(&String::from_utf8_lossy(space.of(span)));
+        if value.kind == Kind::Text {
+            let text = of(value.span);
+            self.edits.count(1, text.len());
+            return Some(self.edits.keep_text(&text));
+        }
         let mut edits = Vec::new();
         value.strings(space, &mut |span| {
-            let start = span.start.saturating_sub(value.span.start) as usize;
-            let text = String::from_utf8_lossy(space.of(span));
-            edits.push(super::super::Edit {
-                owner: start,
-                range: start..start + span.len() as usize,
-                is_content: true,
-                with: hash(&text).into(),
-            });
+            let start = (span.start - value.span.start) as usize;
+            let range = start..start + span.len() as usize;
+            edits.push(Edit { owner: start, range, is_content: true, with: of(span).into() });
         });
-        if value.kind == Kind::Text {
-            let span = self.edits.keep(&edits.first()?.with);
-            self.edits.count(1, span.len() as usize);
-            return Some(Value { kind: Kind::Text, span });
-        }
         if edits.is_empty() {
             return None;
         }
-        let content = super::super::splice(space.of(value.span), &edits);
+        let content = splice(space.of(value.span), &edits);
         self.edits.count(edits.len(), content.len() / edits.len());
         let span = self.edits.keep(&content);
         Some(Value::at(&content, 0, content.len(), span.start))

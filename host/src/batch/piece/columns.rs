@@ -5,7 +5,8 @@
 use super::super::Signal;
 use super::super::wire::{VARINT, fields, varint};
 use super::edits::Setting;
-use super::index::{HEADS, Head, content};
+use super::heads::Head;
+use super::index::{HEADS, content};
 use super::space::Span;
 use super::{Call, Fault, Inner, Level, Row, same_length};
 

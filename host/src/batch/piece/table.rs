@@ -17,6 +17,9 @@ pub(super) const CHANGED: u8 = 2;
 /// By a stamp, before the first plugin.
 pub(super) const STAMPED: u8 = 4;
 
+/// A first row with more attributes than this is no measure for the others.
+const LIKELY_MAX: usize = 32;
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     /// The row of its level that it belongs to.
@@ -54,7 +57,16 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn begin_row(&mut self, owner: Owner) {
+    /// Begins the next of `rows`. Rows mostly have as many attributes as the first.
+    pub(super) fn begin_row(&mut self, owner: Owner, rows: usize) {
+        match self.firsts.len() {
+            0 => {
+                self.firsts.reserve_exact(rows + 1);
+                self.owners.reserve_exact(rows);
+            }
+            1 => self.slots.reserve(self.slots.len().min(LIKELY_MAX) * (rows - 1)),
+            _ => {}
+        }
         self.firsts.push(self.slots.len() as u32);
         self.owners.push(owner);
     }
@@ -94,8 +106,10 @@ impl Table {
         state: u8,
     ) {
         let Attribute { region, add, field, at } = attribute;
-        let (key, value) =
-            usual(region, &field, add).unwrap_or_else(|| key_and_value(space, region, &field, add));
+        let (key, value) = match usual(region, field.content, field.end, add) {
+            Some(usual) => usual,
+            None => unusual(space, region, &field, add),
+        };
         let first = *self.firsts.last().unwrap_or(&0);
         let before = self.firsts.len().checked_sub(2).map_or(0, |row| self.firsts[row]);
         let likely =
@@ -104,6 +118,47 @@ impl Table {
         let key = self.keys.number(span, &region[key.0..key.1], likely, space);
         self.slots.push(Slot { row, key, field: at, value, state });
     }
+}
+
+/// Where the key stands in the region, and the value.
+type KeyAndValue = ((usize, usize), Value);
+
+/// A KeyValue as almost all are written: a short key, and then a short value.
+#[inline]
+fn usual(region: &[u8], start: usize, end: usize, add: u32) -> Option<KeyAndValue> {
+    const KEY: u8 = 1 << 3 | LENGTH;
+    const VALUE: u8 = 2 << 3 | LENGTH;
+    let [KEY, key_len @ 0..0x80, rest @ ..] = region.get(start..end)? else { return None };
+    let key_len = usize::from(*key_len);
+    let [VALUE, value_len @ 0..0x80, value @ ..] = rest.get(key_len..)? else { return None };
+    if value.len() != usize::from(*value_len) {
+        return None;
+    }
+    let key = (start + 2, start + 2 + key_len);
+    Some((key, Value::at(region, key.1 + 2, end, add)))
+}
+
+#[cold]
+fn unusual(space: &mut Space, region: &[u8], field: &Field, add: u32) -> KeyAndValue {
+    let mut key = (field.content, field.content);
+    let mut values = 0;
+    let mut value = (0, 0);
+    for part in fields(region, field.content, field.end) {
+        match (part.number, part.wire) {
+            (1, LENGTH) => key = (part.content, part.end),
+            (2, LENGTH) => {
+                values += 1;
+                value = (part.content, part.end);
+            }
+            _ => {}
+        }
+    }
+    let value = match values {
+        0 => Value::EMPTY,
+        1 => Value::at(region, value.0, value.1, add),
+        _ => joined(space, region, field),
+    };
+    (key, value)
 }
 
 /// A KeyValue on its way into a table.
@@ -115,51 +170,6 @@ pub(super) struct Attribute<'r> {
     pub(super) field: Field,
     /// Where the field begins in the batch's bytes, or [`NOWHERE`].
     pub(super) at: u32,
-}
-
-/// Where the key stands, and the value, of a KeyValue as nearly all are written: a short key, then a short value.
-#[inline(always)]
-fn usual(region: &[u8], field: &Field, add: u32) -> Option<((usize, usize), Value)> {
-    let bytes = region.get(field.content..field.end)?;
-    let (&[0x0a, key_length @ ..0x80], rest) = bytes.split_first_chunk()? else { return None };
-    let (&[0x12, length @ ..0x80], value) = rest.get(usize::from(key_length)..)?.split_first_chunk()? else {
-        return None;
-    };
-    if value.len() != usize::from(length) {
-        return None;
-    }
-    let key = (field.content + 2, field.content + 2 + usize::from(key_length));
-    let value = match value {
-        [0x0a, length @ ..0x80, text @ ..] if text.len() == usize::from(*length) => {
-            Value { kind: Kind::Text, span: Span::new(field.end - text.len(), field.end).shifted(add) }
-        }
-        _ => Value::at(region, field.end - value.len(), field.end, add),
-    };
-    Some((key, value))
-}
-
-/// The same of any KeyValue.
-#[inline(never)]
-fn key_and_value(space: &mut Space, region: &[u8], field: &Field, add: u32) -> ((usize, usize), Value) {
-    let mut key = (field.content, field.content);
-    let mut value = None;
-    let mut is_plain = true;
-    for part in fields(region, field.content, field.end) {
-        match (part.number, part.wire) {
-            (1, LENGTH) => key = (part.content, part.end),
-            (2, LENGTH) => {
-                is_plain &= value.is_none();
-                value = Some((part.content, part.end));
-            }
-            _ => {}
-        }
-    }
-    let value = match value {
-        None => Value::EMPTY,
-        Some((start, end)) if is_plain => Value::at(region, start, end, add),
-        Some(_) => joined(space, region, field),
-    };
-    (key, value)
 }
 
 /// A value that came in several parts: protobuf's readers put them together, which is to read one after the other.

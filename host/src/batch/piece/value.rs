@@ -46,6 +46,18 @@ impl Value {
     /// The value whose content is `region[start..end]`.
     #[inline]
     pub(super) fn at(region: &[u8], start: usize, end: usize, add: u32) -> Value {
+        const TEXT: u8 = 1 << 3 | LENGTH;
+        // Almost all values are short strings.
+        if let Some([TEXT, len @ 0..0x80, text @ ..]) = region.get(start..end)
+            && text.len() == usize::from(*len)
+        {
+            return Value { kind: Kind::Text, span: Span::new(start + 2, end).shifted(add) };
+        }
+        Value::other(region, start, end, add)
+    }
+
+    #[inline(never)]
+    fn other(region: &[u8], start: usize, end: usize, add: u32) -> Value {
         let mut choices = fields(region, start, end);
         let whole = Span::new(start, end).shifted(add);
         let Some(first) = choices.next() else { return Value { kind: Kind::Empty, span: whole } };

@@ -271,3 +271,42 @@ async fn a_viewer_that_reads_nothing_holds_up_nobody_and_is_told_what_it_missed(
     assert_eq!(gap["reason"], "slow");
     assert!(gap["count"].as_u64().unwrap() > 0 && gap["from"].is_string() && gap["to"].is_string(), "{gap}");
 }
+
+#[tokio::test]
+async fn viewers_over_http_1_leave_connections_to_those_who_ask_and_go() {
+    let world = world(Shape::default()).await;
+    let router = router_within(&world.settings, world.console.clone(), 1);
+    let open = |version, path: &'static str| {
+        let mut asked = request(&format!("GET {path}\nauthorization: Bearer acme-reads-all"));
+        *asked.version_mut() = version;
+        let mut router = router.clone();
+        async move { router.call(asked).await.unwrap() }
+    };
+    let (old, new) = (axum::http::Version::HTTP_11, axum::http::Version::HTTP_2);
+    let path = "/v1/tenants/acme/projects/shop/tail";
+    let first = open(old, path).await;
+    assert_eq!(first.status(), 200);
+    let refused = open(old, path).await;
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"5"[..]));
+    assert_eq!(open(new, path).await.status(), 200, "many share one connection");
+    assert_eq!(open(old, "/healthz").await.status(), 200);
+    drop(first);
+    assert_eq!(open(old, path).await.status(), 200, "the place is free again");
+}
+
+#[tokio::test]
+async fn pages_of_history_that_nobody_takes_are_bounded() {
+    let world = world(Shape::default()).await;
+    commit(&world, 1, &["one", "two"]).await;
+    let asked = "GET /v1/tenants/acme/projects/shop/logs\nauthorization: Bearer acme-reads-all";
+    let mut pages = Vec::new();
+    for _ in 0..pages::PAGES_OF_TENANT_MAX {
+        pages.push(world.open(asked).await);
+        assert_eq!(pages.last().unwrap().status(), 200);
+    }
+    let refused = world.open(asked).await;
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].as_bytes()), (503, &b"5"[..]));
+    let text = to_bytes(pages.pop().unwrap().into_body(), 1 << 20).await.unwrap();
+    assert!(String::from_utf8_lossy(&text).contains("two"));
+    assert_eq!(world.open(asked).await.status(), 200, "what was read is gone");
+}

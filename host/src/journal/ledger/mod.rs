@@ -18,8 +18,9 @@ pub use table::{LedgerTable, Line, LineTable, SinkTable};
 
 use super::{FramePart, SinkId, SinkSet};
 use crate::batch::{Signal, TenantId};
+use crate::telemetry::TenantLabels;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Why, as the value of a label: a fixed word, or one with a plugin's name. Never a text from outside.
@@ -34,8 +35,7 @@ type Key = (TenantId, Signal);
 pub struct Ledger {
     sinks: Vec<String>,
     state: Mutex<State>,
-    /// Tenants with a label value of their own; once given it stays, or `_other` would run backwards.
-    labelled: Mutex<HashSet<String>>,
+    labels: TenantLabels,
 }
 
 #[derive(Debug, Default)]
@@ -108,9 +108,9 @@ impl Done {
 }
 
 impl Ledger {
-    /// `sinks` by their numbers.
-    pub fn new(sinks: &[String]) -> Arc<Ledger> {
-        Arc::new(Ledger { sinks: sinks.to_vec(), state: Mutex::default(), labelled: Mutex::default() })
+    /// `sinks` by their numbers. At each scrape the busiest tenants get one of the `labels`.
+    pub fn new(sinks: &[String], labels: TenantLabels) -> Arc<Ledger> {
+        Arc::new(Ledger { sinks: sinks.to_vec(), state: Mutex::default(), labels })
     }
 
     /// Counts records as received and in process. Dropped before it is settled, the rest is counted cancelled.
@@ -156,6 +156,11 @@ impl Ledger {
     /// All lines as they are now, largest tenants first.
     pub fn snapshot(&self) -> LedgerTable {
         table::snapshot(&self.state(), &self.sinks)
+    }
+
+    /// The names of the sinks, by their numbers.
+    pub(super) fn sinks(&self) -> &[String] {
+        &self.sinks
     }
 
     fn refuse(&self, key: &Key, records: u64, reason: Reason) {

@@ -2,7 +2,7 @@
 
 use super::{Account, Counts, Ledger, SinkAccount, State, signed};
 use crate::batch::{Signal, TenantId};
-use crate::telemetry::Labels;
+use crate::telemetry::{Labels, OTHERS};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -10,10 +10,6 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
-
-/// Tenants that have a label value of their own in `/metrics`; more would make a scrape as large as a batch.
-const LABELLED_TENANTS_MAX: usize = 200;
-const OTHERS: &str = "_other";
 
 /// All lines at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -216,17 +212,10 @@ impl Ledger {
     /// The lines as `/metrics` shows them: the busiest tenants by name, the others as one.
     fn labelled(&self) -> Vec<LineTable> {
         let table = self.snapshot();
-        let mut labelled = self.labelled.lock().expect("nothing panics while labels are chosen");
-        for line in &table.lines {
-            if labelled.len() >= LABELLED_TENANTS_MAX {
-                break;
-            }
-            if !labelled.contains(&line.tenant) {
-                labelled.insert(line.tenant.clone());
-            }
-        }
+        // The busiest come first.
+        table.lines.iter().for_each(|line| self.labels.give(&line.tenant));
         let none = TenantId::none();
-        let is_labelled = |line: &LineTable| line.tenant == none.as_str() || labelled.contains(&line.tenant);
+        let is_labelled = |line: &LineTable| line.tenant == none.as_str() || self.labels.has(&line.tenant);
         let (mut lines, others): (Vec<_>, Vec<_>) = table.lines.into_iter().partition(is_labelled);
         for signal in Signal::ALL.map(Signal::name) {
             let mut joined = LineTable { tenant: OTHERS.into(), signal, ..LineTable::default() };

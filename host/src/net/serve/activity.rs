@@ -66,6 +66,13 @@ impl Activity {
         Flight(self.clone())
     }
 
+    /// Since when it has asked for nothing; `None` while a request is in flight.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let seen = self.seen();
+        // A head that has begun is no idling, as long as it does not stay one.
+        (seen.in_flight == 0).then(|| seen.head_since.unwrap_or(seen.idle_since))
+    }
+
     fn note_read(&self) {
         let mut seen = self.seen();
         if seen.in_flight == 0 {

@@ -16,6 +16,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -24,7 +25,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +53,7 @@ const WARNING_PAUSE: Duration = Duration::from_secs(10);
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// More are closed as they come.
+    /// One more closes the connection that has been idle for longest, or is closed itself if none is.
     pub connections_max: usize,
     /// Requests at one time on one HTTP/2 connection.
     pub streams_max: u32,
@@ -107,25 +108,25 @@ pub async fn serve<H, F, B>(
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(open);
     let mut last_warning: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            Some(ended) = connections.join_next() => {
-                note_end(ended, &open);
-                continue;
-            }
+            () = connections.ended(), if !connections.tasks.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
-        let is_full = connections.len() >= limits.connections_max;
         let problem = match accepted {
-            Ok((socket, _)) if !is_full => {
-                open.inc();
-                connections.spawn(connection(socket, tls.clone(), limits, handler.clone(), stop.clone()));
-                continue;
+            Ok((socket, _)) => {
+                if connections.tasks.len() < limits.connections_max || connections.close_idle().await {
+                    let (activity, tls) = (Activity::new(), tls.clone());
+                    let (handler, stop) = (handler.clone(), stop.clone());
+                    connections
+                        .begin(activity.clone(), connection(socket, tls, limits, handler, stop, activity));
+                    continue;
+                }
+                "too many are open, and all of them at work".to_owned()
             }
-            Ok(_) => "too many are open".to_owned(),
             // The peer had gone before we came.
             Err(error) if is_of_peer(&error) => continue,
             Err(error) => {
@@ -136,25 +137,59 @@ pub async fn serve<H, F, B>(
         };
         if last_warning.is_none_or(|at| at.elapsed() > WARNING_PAUSE) {
             last_warning = Some(Instant::now());
-            tracing::warn!(problem, open = connections.len(), "a connection was refused");
+            tracing::warn!(problem, open = connections.tasks.len(), "a connection was refused");
         }
     }
     drop(listener);
     let ending = async {
-        while let Some(ended) = connections.join_next().await {
-            note_end(ended, &open);
+        while !connections.tasks.is_empty() {
+            connections.ended().await
         }
     };
     // Whoever is still there has had the time that was promised.
     let _ = tokio::time::timeout(limits.stop_deadline, ending).await;
-    open.dec_by(i64::try_from(connections.len()).unwrap_or(i64::MAX));
-    connections.shutdown().await;
+    connections.open.dec_by(i64::try_from(connections.tasks.len()).unwrap_or(i64::MAX));
+    connections.tasks.shutdown().await;
 }
 
-fn note_end(ended: Result<(), tokio::task::JoinError>, open: &Gauge) {
-    open.dec();
-    if ended.is_err_and(|error| error.is_panic()) {
-        tracing::error!("a connection ended in a panic");
+/// The open connections of a listener, each in a task of its own.
+struct Connections {
+    tasks: JoinSet<()>,
+    known: HashMap<Id, (AbortHandle, Arc<Activity>)>,
+    open: Gauge,
+}
+
+impl Connections {
+    fn new(open: Gauge) -> Connections {
+        Connections { tasks: JoinSet::new(), known: HashMap::new(), open }
+    }
+
+    fn begin(&mut self, activity: Arc<Activity>, connection: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(connection);
+        self.known.insert(task.id(), (task, activity));
+        self.open.inc();
+    }
+
+    /// Waits for the end of one, if there is any.
+    async fn ended(&mut self) {
+        let Some(ended) = self.tasks.join_next_with_id().await else { return };
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        self.known.remove(&id);
+        self.open.dec();
+        if ended.is_err_and(|error| error.is_panic()) {
+            tracing::error!("a connection ended in a panic");
+        }
+    }
+
+    /// Closes the one that has been without a request for longest: who holds connections and asks nothing must not
+    /// keep others out. False if all are at work.
+    async fn close_idle(&mut self) -> bool {
+        let idle = self.known.values().filter_map(|(task, activity)| Some((activity.idle_since()?, task)));
+        let Some((_, task)) = idle.min_by_key(|(since, _)| *since) else { return false };
+        task.abort();
+        // At its next wake, which the abort is.
+        self.ended().await;
+        true
     }
 }
 
@@ -169,6 +204,7 @@ async fn connection<H, F, B>(
     limits: Limits,
     handler: H,
     stop: CancellationToken,
+    activity: Arc<Activity>,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -177,14 +213,14 @@ async fn connection<H, F, B>(
 {
     // Without it small answers wait for the peer's acknowledgement.
     let _ = socket.set_nodelay(true);
-    let Some(tls) = tls else { return drive(socket, None, limits, handler, stop).await };
+    let Some(tls) = tls else { return drive(socket, None, limits, handler, stop, activity).await };
     let shaken = tokio::select! {
         () = stop.cancelled() => return,
         shaken = tokio::time::timeout(limits.header_deadline, tls.accept(socket)) => shaken,
     };
     match shaken {
         Ok(Ok((stream, certificate))) => {
-            drive(stream, certificate.map(PeerCertificate), limits, handler, stop).await;
+            drive(stream, certificate.map(PeerCertificate), limits, handler, stop, activity).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake was refused"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -198,6 +234,7 @@ async fn drive<I, H, F, B>(
     limits: Limits,
     handler: H,
     stop: CancellationToken,
+    activity: Arc<Activity>,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -205,7 +242,6 @@ async fn drive<I, H, F, B>(
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let activity = Activity::new();
     let service = {
         let activity = activity.clone();
         service_fn(move |mut request: Request<Incoming>| {

@@ -98,25 +98,67 @@ async fn an_idle_connection_lives_longer_than_a_head_may_take_and_is_closed() {
     all_closed(&served).await;
 }
 
-#[tokio::test]
-async fn connections_beyond_the_bound_are_closed_and_room_is_made_again() {
-    let served = served(
-        Limits { connections_max: 2, header_deadline: Limits::default().header_deadline, ..quick() },
-        echo,
-    )
-    .await;
-    let held = [connect(&served, b"").await, connect(&served, b"").await];
+async fn are_open(served: &Served, count: i64) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while served.open.get() < 2 {
-        assert!(Instant::now() < deadline);
+    while served.open.get() != count {
+        assert!(Instant::now() < deadline, "{} are open", served.open.get());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let (text, _) = rest(connect(&served, GET).await).await;
-    assert_eq!(text, "");
-    drop(held);
+}
+
+#[tokio::test]
+async fn one_connection_more_than_there_may_be_closes_the_longest_idle() {
+    let patient = Duration::from_secs(600);
+    let limits = Limits { connections_max: 2, header_deadline: patient, idle_deadline: patient, ..quick() };
+    let served = served(limits, echo).await;
+    let first = connect(&served, b"").await;
+    are_open(&served, 1).await;
+    // It came later, and asked something.
+    let mut second = connect(&served, GET).await;
+    are_open(&served, 2).await;
+    second.read_exact(&mut [0; 12]).await.unwrap();
+    let mut third = connect(&served, GET).await;
+    let mut answer = [0; 12];
+    third.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    assert_eq!(rest(first).await.0, "", "the first is closed");
+    // The second is as good as before.
+    let head = &b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"[..];
+    second.write_all(head).await.unwrap();
+    assert!(rest(second).await.0.contains("HTTP/1.1 200"));
+    are_open(&served, 1).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_are_closed_while_all_are_at_work_and_room_is_made_again() {
+    let begun = Arc::new(tokio::sync::Semaphore::new(0));
+    let (go, gate) = tokio::sync::watch::channel(false);
+    let waiting = {
+        let begun = begun.clone();
+        move |_| {
+            begun.add_permits(1);
+            let mut gate = gate.clone();
+            async move {
+                gate.wait_for(|is_open| *is_open).await.unwrap();
+                Response::new(Full::new(Bytes::new()))
+            }
+        }
+    };
+    let limits = Limits { connections_max: 2, header_deadline: Duration::from_secs(600), ..quick() };
+    let served = served(limits, waiting).await;
+    let held = [connect(&served, GET).await, connect(&served, GET).await];
+    begun.acquire_many(2).await.unwrap().forget();
+    let mut texts = Vec::new();
+    for _ in 0..3 {
+        texts.push(rest(connect(&served, GET).await).await.0);
+    }
+    assert_eq!(texts, [""; 3]);
+    go.send(true).unwrap();
+    for socket in held {
+        assert!(rest(socket).await.0.starts_with("HTTP/1.1 200"));
+    }
     all_closed(&served).await;
-    let (text, _) = rest(connect(&served, GET).await).await;
-    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(rest(connect(&served, GET).await).await.0.starts_with("HTTP/1.1 200"));
 }
 
 #[tokio::test]

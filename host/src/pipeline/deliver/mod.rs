@@ -170,6 +170,10 @@ impl Lane {
             let (after, reason) = match self.attempt(&entries).await {
                 Ok(sent) => {
                     self.recovered();
+                    if sent.presumed > 0 {
+                        let labels = vec![("sink", self.name.clone())];
+                        self.metrics.deliver_presumed.get_or_create(&labels).inc_by(sent.presumed);
+                    }
                     finish(entries, &sent);
                     return Attempted::Finished;
                 }

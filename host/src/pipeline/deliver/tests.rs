@@ -8,10 +8,13 @@ use crate::net::authority::Authority;
 use crate::net::tls::{Acceptor, ClientSettings, ServerSettings};
 use crate::sinks;
 use crate::sinks::otlp::{self, Compression, Protocol};
+use crate::streams::{self, StoreSettings, Streams};
 use crate::telemetry::Secret;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use std::collections::BTreeMap;
 use std::io::Read;
+
+const LONE: Joining = Joining { records_max: 1, bytes_max: 1, is_across_tenants: false };
 
 struct World {
     journal: Arc<Journal>,
@@ -30,7 +33,10 @@ impl World {
     }
 
     fn serve(&mut self, at: u16, sink: sinks::Settings, settings: Settings) {
-        let sink = Arc::new(Sink::open(sink, None).unwrap());
+        self.serve_open(at, Arc::new(Sink::open(sink, None).unwrap()), settings);
+    }
+
+    fn serve_open(&mut self, at: u16, sink: Arc<Sink>, settings: Settings) {
         let cursor = self.journal.cursor(SinkId(at));
         let (metrics, stop) = (self.metrics.clone(), self.stop.clone());
         self.sinks.spawn(run(format!("sink{at}"), sink, cursor, settings, metrics, stop));
@@ -531,4 +537,28 @@ fn settings_that_cannot_work_are_refused_without_showing_secrets() {
     check("no address anna:1234@localhost", "a", "stand in `headers`");
     check("http://localhost:4317", "a", "headers.a: the value has bytes");
     check("http://localhost:4317", "a b", "`a b` is no header name");
+}
+
+#[tokio::test]
+async fn what_a_store_had_already_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = StoreSettings::Embedded { folder: folder.path().to_owned() };
+    let settings = streams::Settings { store, retention: Duration::from_secs(86_400) };
+    let mut world = World::new(&["a"]);
+    let streams = Streams::open(settings.clone(), world.metrics.clone()).unwrap();
+    let sink = Arc::new(Sink::open(sinks::Settings::Streams(settings), Some(streams)).unwrap());
+    // Entries go to as many sinks as there are tasks.
+    world.sinks.spawn(std::future::ready(()));
+    world.commit("t", Signal::Logs, "\n\x07\x12\x05\x12\x03b\x01a", 1).await;
+    // It was stored, and whoever sent it ended before that was known.
+    let taken = world.journal.cursor(SinkId(0)).try_next(LONE);
+    let sending = Sending { entry: taken[0].entry.clone(), is_resend: false };
+    let sent = sink.send(&Delivery { signal: Signal::Logs, entries: vec![sending] }).await;
+    assert_eq!(sent, Ok(Sent::default()));
+    drop(taken);
+    world.serve_open(0, sink, Settings::default());
+    let line = world.settled().await;
+    assert_eq!(line.sinks["a"].delivered, 1);
+    let presumed = r#"trommel_deliver_presumed_records_total{sink="sink0"} 1"#;
+    assert!(world.metrics.text().contains(presumed), "{}", world.metrics.text());
 }

@@ -15,6 +15,7 @@ fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sa
         name: name.into(),
         module: Module::Builtin(module.into()),
         config: config.into(),
+        filled: Vec::new(),
         secrets: BTreeMap::new(),
         is_guard: false,
         on_failure,
@@ -86,7 +87,23 @@ async fn the_records_a_plugin_fails_on_get_its_policy_and_the_others_pass() {
             OnFailure::Refuse => (None, Some(&1)),
         };
         assert_eq!(lost, expected, "{policy:?}");
+        let passed = r#"trommel_process_passed_records_total{plugin="hostile",reason="failed"} 1"#;
+        assert_eq!(world.metrics.text().contains(passed), policy == OnFailure::Pass, "{policy:?}");
     }
+}
+
+#[tokio::test]
+async fn records_that_a_plugin_made_are_not_refused_to_the_sender() {
+    let make = hostile("multiply", OnFailure::Pass);
+    let fail = Slot { name: "fail".into(), ..hostile("trap", OnFailure::Refuse) };
+    let world = world(vec![to("all", &["hostile", "fail"], vec![sink("a")])], &[make, fail], &["a"]);
+    let receipt = world.submit("own", request(&[("", &["1", "2"])])).await.unwrap();
+    let message = "2 records left out: plugin `fail` failed on them";
+    assert_eq!((receipt.rejected, receipt.message.as_str()), (2, message));
+    assert!(world.given(0).is_empty());
+    let line = world.table().line("t", Signal::Logs);
+    assert_eq!((line.received, line.acknowledged, line.refused["plugin:fail"]), (2, 0, 2));
+    assert_eq!((line.added["hostile"], line.dropped["plugin:fail"], line.committed), (4, 4, 0));
 }
 
 #[tokio::test]
@@ -146,6 +163,20 @@ async fn a_batch_of_many_pieces_keeps_its_order_and_its_count() {
     assert_eq!(world.table().line("t", Signal::Logs).filtered["hostile"], 1_500);
 }
 
+#[tokio::test]
+async fn records_that_pass_a_plugin_that_is_not_loaded_are_counted() {
+    let slots = [missing("later", false, OnFailure::Pass), hostile("drop-even", OnFailure::Pass)];
+    let world = world(vec![to("all", &["later", "hostile"], vec![sink("a")])], &slots, &["a"]);
+    for _ in 0..2 {
+        world
+            .submit("agent", request(&[("tenant.id=t", &["1", "2"]), ("tenant.id=u", &["3"])]))
+            .await
+            .unwrap();
+    }
+    let passed = r#"trommel_process_passed_records_total{plugin="later",reason="not_loaded"} 6"#;
+    assert!(world.metrics.text().contains(passed), "{}", world.metrics.text());
+}
+
 #[test]
 fn a_plugin_may_count_under_so_many_names_and_no_more() {
     use crate::pipeline::chain::Left;
@@ -155,7 +186,7 @@ fn a_plugin_may_count_under_so_many_names_and_no_more() {
     for at in 0..300 {
         let effects =
             sandbox::Effects { counts: vec![(format!("name{at}"), 2)], ..sandbox::Effects::default() };
-        shown.apply(vec![Left { plugin: "p".into(), effects, forged: 0 }]);
+        shown.apply(vec![Left { plugin: "p".into(), effects, ..Left::default() }]);
     }
     let text = metrics.text();
     assert_eq!(text.matches("trommel_process_plugin_total{").count(), 257);

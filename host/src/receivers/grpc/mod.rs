@@ -95,7 +95,7 @@ where
     let deadline = deadline(&receiver.settings, timeout(request.headers()));
     let caller = receiver.authorize(&request)?;
     let encoding = encoding(request.headers())?;
-    let mut room = receiver.tenants.open_room(&caller);
+    let mut room = receiver.open_room(&caller)?;
     let limits = receiver.body_limits();
     let mut reader = Reader::new(request.into_body(), limits, deadline, |bytes| take_room(&mut room, bytes));
     let message = read_message(&mut reader, encoding).await;

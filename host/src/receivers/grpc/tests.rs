@@ -1,7 +1,7 @@
 //! OTLP/gRPC on real sockets: tonic's client, and raw frames where tonic would not send them.
 
-use super::super::Settings;
 use super::super::fixture::*;
+use super::super::{REQUEST_BYTES_MIN, Settings};
 use super::*;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest};
@@ -47,7 +47,7 @@ async fn all_three_signals_arrive_as_they_were_sent() {
     let signals: Vec<Signal> = handed.iter().map(|handed| handed.signal).collect();
     assert_eq!(signals, [Signal::Logs, Signal::Traces, Signal::Metrics]);
     assert_eq!(handed[0].body, logs(3).encode_to_vec());
-    assert_eq!(handed[0].room_bytes, 3 * handed[0].body.len());
+    assert_eq!(handed[0].room_bytes, REQUEST_BYTES_MIN, "three times its body is less");
     assert_eq!(handed[1].body.len(), 0);
     world.settled().await;
 }
@@ -230,7 +230,34 @@ async fn a_claim_of_a_gigabyte_is_refused_before_it_comes() {
         let answer = Http2::connect(world.grpc).await.send(LOGS, &[GRPC, TOKEN], body).await;
         assert_eq!(outcome(&answer), ("8", None), "{claim}");
     }
-    assert_eq!((world.handed().len(), world.tenants.room().peak_bytes()), (0, 0));
+    assert_eq!((world.handed().len(), world.tenants.room().peak_bytes()), (0, REQUEST_BYTES_MIN));
+}
+
+#[tokio::test]
+async fn requests_of_a_few_bytes_do_not_wait_in_any_number() {
+    let holding = |submission: Submission| async move {
+        std::future::pending::<()>().await;
+        drop(submission);
+        Ok(Receipt::default())
+    };
+    // One sender may hold what three requests cost at least.
+    let world = World::start(small(), 6 * REQUEST_BYTES_MIN, holding).await;
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        connections.push(Http2::connect(world.grpc).await);
+    }
+    let mut last = Http2::connect(world.grpc).await;
+    let waiting = connections.iter_mut().map(|one| one.post(LOGS, &[GRPC, TOKEN], framed(0, b"")));
+    let refused = async {
+        until("three wait", || world.handed().len() == 3).await;
+        last.post(LOGS, &[GRPC, TOKEN], framed(0, b"")).await
+    };
+    tokio::select! {
+        answers = futures_util::future::join_all(waiting) => panic!("answered: {answers:?}"),
+        refused = refused => assert_eq!(outcome(&refused), ("14", Some("RetryInfo".into()))),
+    }
+    drop(connections);
+    world.settled().await;
 }
 
 #[tokio::test]

@@ -180,7 +180,8 @@ impl State {
 
     /// Notes a wrong use; the first counts.
     fn note<T: Default>(&mut self, fault: String) -> T {
-        self.fault.get_or_insert_with(|| printable(&fault, 1024));
+        let mask = &self.shared.mask;
+        self.fault.get_or_insert_with(|| printable(&mask.apply(&fault), 1024));
         T::default()
     }
 

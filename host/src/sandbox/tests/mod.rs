@@ -67,6 +67,7 @@ fn settings(config: &str) -> Settings {
         name: "hostile".into(),
         module: Module::File("hostile.wasm".into()),
         config: config.into(),
+        filled: Vec::new(),
         secrets: BTreeMap::from([("join".into(), Secret::new("swordfish"))]),
         is_guard: false,
         on_failure: OnFailure::Pass,

@@ -1,6 +1,7 @@
 //! The promises to viewers, whatever comes first.
 
 use super::*;
+use std::sync::atomic::Ordering;
 
 /// Seeds of the races: `SEED=…` runs one, `SEEDS=…` that many.
 fn seeds() -> std::ops::Range<u64> {

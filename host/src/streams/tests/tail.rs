@@ -56,7 +56,7 @@ async fn a_text_that_is_no_position_is_refused_and_told_why() {
         assert_eq!(said, format!("{why}: send the position of an event or the id of a record, unchanged"));
     }
     // None of them is counted as a viewer.
-    assert_eq!(world.streams.viewers.load(Ordering::Relaxed), 0);
+    assert_eq!(world.streams.viewers.number(), 0);
 }
 
 #[tokio::test]
@@ -178,6 +178,20 @@ async fn viewers_are_bounded_and_the_place_of_one_who_left_is_free() {
     drop(first);
     assert!(world.streams.tail(acme(), None).is_ok());
     assert_eq!(world.streams.metrics.deliver_viewers.get(), 1);
+}
+
+#[tokio::test]
+async fn one_tenants_viewers_take_no_place_of_anothers() {
+    let world = World::tuned(|tuning| tuning.viewers_of_tenant_max = 1);
+    let own = world.tail(None);
+    let another = Stream { project: ProjectId::new("other").unwrap(), ..acme() };
+    let refused = world.streams.tail(another.clone(), None).map(drop);
+    assert_eq!(refused, Err(StreamsError::TooManyViewersOfTenant(1)));
+    let globex = Stream { tenant: TenantId::new("globex").unwrap(), ..acme() };
+    assert!(world.streams.tail(globex, None).is_ok());
+    drop(own);
+    assert!(world.streams.tail(another, None).is_ok());
+    assert_eq!(world.streams.viewers.number(), 0);
 }
 
 #[tokio::test]

@@ -172,6 +172,11 @@ impl Processor for Hostile {
                 let at = at.ok_or("the own tenant is not in raw")? as u32;
                 batch::splice(&[at], &[own.len() as u32], &[b"victim".to_vec()]);
             }
+            // Three of each record.
+            "multiply" => {
+                let raw = batch::raw();
+                batch::splice(&[raw.len() as u32], &[0], &[raw.repeat(2)]);
+            }
             "bad-splice" => batch::splice(&[0], &[1], &[vec![0xff]]),
             "output-flood" => {
                 let items: Vec<u32> = (0..batch::rows(Level::Item)).collect();

@@ -245,7 +245,7 @@ fn spans(states: &[(&str, &[u8])]) -> Call {
 #[test]
 fn randomness_is_that_of_the_trace() {
     let id: [u8; 16] = std::array::from_fn(|at| at as u8 + 1);
-    let of_id = 0x0a0b_0c0d_0e0f_10;
+    let of_id = 0x000a_0b0c_0d0e_0f10;
     let stated = 0x80_0000_0000_0001;
     for (state, expected) in [
         ("", of_id),

@@ -1,21 +1,28 @@
 //! Assembly in flow order, shutdown in reverse. The only place that starts long-lived tasks.
 
-use crate::batch::{Signal, TenantId};
-use crate::config::Config;
+mod demonstration;
+mod faults;
+mod plugins;
+
+pub use demonstration::Demo;
+pub use faults::faults;
+
+use crate::config::{Config, Faults};
 use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, Followed, Journal, SinkId};
-use crate::pipeline::{self, Pipeline, Slot, deliver};
+use crate::pipeline::{self, Pipeline, deliver};
 use crate::receivers::{self, Listeners, Receiver};
-use crate::sandbox::{self, Plugin, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
 use crate::streams::Streams;
-use crate::telemetry::{Metrics, Secret};
-use crate::tenants::{Credential, Names, Proof, Rights, Tenants, Who};
+use crate::telemetry::Metrics;
+use crate::tenants::Tenants;
 use anyhow::{Context, Result};
+use plugins::Plugins;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -57,14 +64,13 @@ pub struct App {
     demonstration: JoinSet<()>,
 }
 
-/// What is wrong with the plugins of a configuration that is valid otherwise.
-pub fn plugin_faults(config: &Config) -> Vec<String> {
-    let sandbox = match Sandbox::open(None, Metrics::new()) {
-        Ok(sandbox) => sandbox,
-        Err(error) => return vec![error.to_string()],
-    };
-    let load = |plugin| sandbox.load(plugin).err().map(|error| format!("plugins.{}: {error}", plugin.name));
-    config.plugins.iter().filter_map(load).collect()
+/// Why nothing starts: what the operator wrote, or what the machine does not give.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Configuration(#[from] Faults),
+    #[error("{0:#}")]
+    Running(#[from] anyhow::Error),
 }
 
 /// Waits for SIGTERM or SIGINT. False if the process cannot be told to stop.
@@ -82,26 +88,43 @@ pub async fn stop_signal() -> bool {
 }
 
 impl App {
-    /// Takes the ports, opens the stores, loads the plugins, then serves. What cannot start is told, with its name.
-    pub async fn start(config: Config) -> Result<App> {
+    /// Looks at what the configuration names, takes the ports, opens the stores, loads the plugins, then serves. What
+    /// cannot start is told, with its name.
+    pub async fn start(config: Config) -> Result<App, StartError> {
+        faults::before_start(&config).await?;
         keep_memory_off_disk();
+        make_private_folder(&config.data)?;
+        let metrics = Metrics::new();
+        let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
+        let sandbox = Arc::new(sandbox.map_err(anyhow::Error::from)?);
+        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
+        plugins.load_guards(&sandbox).await;
+        let states = plugins.states().clone();
+        faults::with_guards(&config, |guard| {
+            states.iter().find_map(|state| state.signals(&guard.name)).or(faults::known_signals(guard))
+        })?;
+        Ok(App::open(config, metrics, sandbox, plugins).await?)
+    }
+
+    async fn open(
+        config: Config,
+        metrics: Metrics,
+        sandbox: Arc<Sandbox>,
+        plugins: Arc<Plugins>,
+    ) -> Result<App> {
         let journal::Settings::Memory { bytes_max } = config.journal;
         tracing::warn!(bytes_max, "the journal is in memory: what was acknowledged dies with the process");
-        make_private_folder(&config.data)?;
         // Ports first: the likeliest fault, and nothing has been opened yet.
         let listeners = Listeners::bind(&config.receivers).await?;
         let console_port = match &config.console {
             Some(settings) => Some(bind_console(settings).await?),
             None => None,
         };
-        let metrics = Metrics::new();
         let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
         let journal = Journal::open(&config.journal, &names, journal::system_clock(), &metrics);
         let streams = open_streams(&config, &metrics)?;
         let sinks = open_sinks(&config, streams.as_ref())?;
-        let sandbox = Arc::new(Sandbox::open(Some(config.compiled.clone()), metrics.clone())?);
-        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
         let settings = pipeline::Settings {
             record_bytes_max: config.record_bytes_max,
             ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
@@ -256,10 +279,10 @@ impl App {
     }
 
     fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
-        for (number, (sink, (name, _))) in sinks.into_iter().zip(&config.sinks).enumerate() {
+        let served = config.sinks.iter().zip(&config.deliver);
+        for (number, (sink, ((name, _), settings))) in sinks.into_iter().zip(served).enumerate() {
             let cursor = self.journal.cursor(SinkId(number as u16));
-            let settings =
-                deliver::Settings { drain_for: DRAIN_MAX.min(config.delivery.drain_for), ..config.delivery };
+            let settings = deliver::Settings { drain_for: DRAIN_MAX.min(settings.drain_for), ..*settings };
             self.delivering.spawn(deliver::run(
                 name.clone(),
                 sink,
@@ -396,122 +419,4 @@ fn keep_memory_off_disk() {
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// What the demonstration shows: tenants with tokens drawn at this start.
-#[derive(Debug)]
-pub struct Demo {
-    tokens: [Secret; 3],
-}
-
-impl Demo {
-    /// Makes the demonstration's tenants known, with tokens that end with this process.
-    pub fn prepare(config: &mut Config) -> Demo {
-        let tokens: [Secret; 3] = std::array::from_fn(|_| Secret::new(random_token()));
-        let rights = Rights { send: true, read: true, admin: false };
-        config.tenants.is_open = false;
-        config.tenants.credentials = demo::TENANTS
-            .iter()
-            .zip(&tokens)
-            .map(|(tenant, token)| Credential {
-                proof: Proof::of_token(token.expose()),
-                who: Who::Tenant {
-                    tenant: TenantId::new(tenant.name).expect("the names are valid"),
-                    projects: Names::All,
-                },
-                rights,
-            })
-            .collect();
-        Demo { tokens }
-    }
-
-    pub fn summary(&self) -> String {
-        let tenants: Vec<String> =
-            demo::TENANTS.iter().map(|t| format!("{} ({})", t.name, t.projects.join(", "))).collect();
-        let signals: Vec<&str> = Signal::ALL.iter().map(|signal| signal.name()).collect();
-        format!("{} of {}", signals.join(", "), tenants.join(", "))
-    }
-
-    /// A line for a shell that follows the first tenant's first project.
-    pub fn curl(&self, console: SocketAddr) -> String {
-        let tenant = demo::TENANTS[0];
-        let (name, project, token) = (tenant.name, tenant.projects[0], self.tokens[0].expose());
-        format!(
-            "curl -N -H 'authorization: Bearer {token}' http://{console}/v1/tenants/{name}/projects/{project}/tail"
-        )
-    }
-}
-
-fn random_token() -> String {
-    use std::hash::{BuildHasher, Hasher};
-    // RandomState draws its keys from the system; two of them make 128 bits for a token that dies with the process.
-    let word = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    format!("demo-{:016x}{:016x}", word(), word())
-}
-
-/// The plugins of the configuration, loaded or not yet.
-#[derive(Debug)]
-struct Plugins {
-    settings: Vec<sandbox::Settings>,
-    states: Mutex<Vec<State>>,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    Loading,
-    Loaded(Plugin),
-    Failed(String),
-}
-
-impl Plugins {
-    fn new(settings: Vec<sandbox::Settings>) -> Plugins {
-        let states = Mutex::new(vec![State::Loading; settings.len()]);
-        Plugins { settings, states }
-    }
-
-    fn states(&self) -> MutexGuard<'_, Vec<State>> {
-        self.states.lock().expect("nothing panics while it is locked")
-    }
-
-    /// Compiles, or takes what was compiled before: blocks.
-    fn load(&self, number: usize, sandbox: &Sandbox) {
-        let settings = &self.settings[number];
-        let state = match sandbox.load(settings) {
-            Ok(plugin) => {
-                tracing::info!(plugin = settings.name, version = plugin.manifest().version, "plugin loaded");
-                State::Loaded(plugin)
-            }
-            Err(error) => {
-                tracing::error!(plugin = settings.name, %error, "plugin cannot be loaded");
-                State::Failed(error.to_string())
-            }
-        };
-        self.states()[number] = state;
-    }
-
-    fn slots(&self) -> Vec<Slot> {
-        let slot = |(settings, state): (&sandbox::Settings, &State)| Slot {
-            name: settings.name.clone(),
-            is_guard: settings.is_guard,
-            on_failure: settings.on_failure,
-            plugin: match state {
-                State::Loaded(plugin) => Some(plugin.clone()),
-                State::Loading | State::Failed(_) => None,
-            },
-        };
-        self.settings.iter().zip(self.states().iter()).map(slot).collect()
-    }
-
-    /// For `/v1/plugins`.
-    fn shown(&self) -> serde_json::Value {
-        let show = |(settings, state): (&sandbox::Settings, &State)| {
-            let (state, version, error) = match state {
-                State::Loading => ("loading", None, None),
-                State::Loaded(plugin) => ("loaded", Some(plugin.manifest().version.clone()), None),
-                State::Failed(error) => ("failed", None, Some(error.clone())),
-            };
-            serde_json::json!({ "name": settings.name, "guard": settings.is_guard, "state": state, "version": version, "error": error })
-        };
-        self.settings.iter().zip(self.states().iter()).map(show).collect()
-    }
 }
