@@ -24,20 +24,19 @@ async fn history_comes_as_lines_too() {
     let world = World::start(crate::deliver::LOCAL).await;
     world.send(None, logs(&[], &["one", "two\nlines"])).await.unwrap();
     world.history_of(None, "local", "default", 2).await;
-    let url = world.console("/v1/tenants/local/projects/default/logs");
-    let text = world
-        .http
-        .get(url)
-        .header("accept", "application/x-ndjson")
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
-    let bodies: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect();
-    assert_eq!(bodies, ["one", "two\nlines"]);
+    let page = |query: &str| {
+        let url = world.console(&format!("/v1/tenants/local/projects/default/logs?{query}"));
+        world.http.get(url).header("accept", "application/x-ndjson").send()
+    };
+    let bodies = |text: String| -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["body"].clone()).collect()
+    };
+    let first = page("limit=1").await.unwrap();
+    let next = first.headers()["trommel-next"].to_str().unwrap().to_owned();
+    assert_eq!(bodies(first.text().await.unwrap()), ["one"]);
+    let second = page(&format!("cursor={next}")).await.unwrap();
+    assert_eq!(second.headers().get("trommel-next"), None, "the end is reached");
+    assert_eq!(bodies(second.text().await.unwrap()), ["two\nlines"]);
     world.end().await;
 }
 

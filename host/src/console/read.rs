@@ -7,7 +7,7 @@ use crate::streams::{History, HistoryPage, Streams, StreamsError};
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -101,8 +101,16 @@ pub(super) async fn history(State(site): State<Arc<Site>>, mut parts: Parts) -> 
     let found = site.streams()?.history(&readable.stream, query).await?;
     let (kind, text) =
         if wants_lines(&parts.headers) { (LINES, lines(&found)) } else { (JSON, list(&found)) };
-    Ok(([(header::CONTENT_TYPE, kind)], page.into_body(text)).into_response())
+    let mut answer = ([(header::CONTENT_TYPE, kind)], page.into_body(text)).into_response();
+    // Lines have no place for it, and a page that found nothing has no last line to go on from.
+    if let Some(next) = found.next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+        answer.headers_mut().insert(NEXT, next);
+    }
+    Ok(answer)
 }
+
+/// The cursor of the next page, in every answer that has one.
+const NEXT: HeaderName = HeaderName::from_static("trommel-next");
 
 /// Waits for the store, not for ever.
 async fn within<T>(asked: impl Future<Output = T>) -> Result<T, Fault> {
