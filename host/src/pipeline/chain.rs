@@ -260,3 +260,26 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_is_quick_as_long_as_small_pieces_were() {
+        let chain = Chain::default();
+        assert!(!chain.is_quick(), "nothing is known of it");
+        chain.note_pace(QUICK / 4);
+        assert!(chain.is_quick());
+        chain.note_pace(QUICK * 4);
+        assert!(chain.is_quick(), "one slow piece is no pace");
+        for _ in 0..PACE_PIECES {
+            chain.note_pace(QUICK * 4);
+        }
+        assert!(!chain.is_quick());
+        for _ in 0..PACE_PIECES * 4 {
+            chain.note_pace(QUICK / 4);
+        }
+        assert!(chain.is_quick(), "it may become quick again");
+    }
+}
