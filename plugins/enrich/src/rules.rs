@@ -96,9 +96,9 @@ impl Index {
         index
     }
 
-    /// Whether any rule asks for the service.
-    pub(crate) fn asks_for_service(&self) -> bool {
-        self.masks.iter().any(|mask| mask & 0b100 != 0)
+    /// Whether any rule asks for the tenant, the project, the service.
+    pub(crate) fn asks_for(&self) -> [bool; 3] {
+        [0b001, 0b010, 0b100].map(|part| self.masks.iter().any(|mask| mask & part != 0))
     }
 
     /// The rules for a resource, in no order that matters: no two of them touch one key.
@@ -144,7 +144,7 @@ mod tests {
             meeting.sort();
             assert_eq!(meeting, expected, "{tenant} {project} {service:?}");
         };
-        assert!(index.asks_for_service());
+        assert_eq!(index.asks_for(), [true; 3]);
         check("acme", "shop", Some("web"), &[0, 1, 2, 3, 4]);
         check("acme", "other", Some("web"), &[0, 1, 3, 4]);
         check("acme", "shop", None, &[0, 1, 2]);
