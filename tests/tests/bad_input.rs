@@ -1,13 +1,15 @@
 //! What is wrong gets an answer that says so, and the next good request is served.
 
 use crate::deliver::LOCAL;
-use crate::world::{World, logs, record, text};
+use crate::shutdown::{Process, binary, free_port, is_ready};
+use crate::world::{World, eventually, logs, record, text};
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsServiceRequest, logs_service_client::LogsServiceClient,
 };
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value};
 use prost::Message;
 use std::collections::HashSet;
+use std::process::{Command, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 
@@ -190,24 +192,50 @@ async fn ids_of_any_length_are_shown_as_they_came() {
     world.end().await;
 }
 
+/// Resident memory at most so far, in MiB.
+fn peak_mib(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bomb_costs_at_most_the_limit() {
+async fn a_bomb_of_10_mb_that_unpacks_to_10_gb_costs_at_most_the_limit() {
     use std::io::Write;
-    let world = World::start(LOCAL).await;
-    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    for _ in 0..256 {
-        bomb.write_all(&[0; 1 << 20]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (http, console) = (free_port(), free_port());
+    let yaml = LOCAL
+        .replace(
+            "grpc: { listen: 127.0.0.1:0 }, http: { listen: 127.0.0.1:0 }",
+            &format!("http: {{ listen: 127.0.0.1:{http} }}"),
+        )
+        .replace("console: { listen: 127.0.0.1:0 }", &format!("console: {{ listen: 127.0.0.1:{console} }}"));
+    let file = folder.path().join("trommel.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let mut command = Command::new(binary());
+    command.args(["run", "--config"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = Process(command.spawn().unwrap());
+    eventually("ready", || is_ready(console)).await;
+
+    // A hundred members of 100 MiB of zeros each.
+    let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    for _ in 0..100 {
+        member.write_all(&[0; 1 << 20]).unwrap();
     }
-    let bomb = bomb.finish().unwrap();
-    assert!(bomb.len() < 2 << 20);
-    let url = format!("http://{}/v1/logs", world.otlp_http());
-    let request = world
-        .http
-        .post(url)
-        .header("content-type", "application/x-protobuf")
-        .header("content-encoding", "gzip");
-    let answer = request.body(bomb).send().await.unwrap();
+    let bomb = member.finish().unwrap().repeat(100);
+    assert!((9 << 20..11 << 20).contains(&bomb.len()), "{} bytes", bomb.len());
+    let before = peak_mib(&process);
+    let client = crate::world::client();
+    let post = |body: Vec<u8>| {
+        client
+            .post(format!("http://127.0.0.1:{http}/v1/logs"))
+            .header("content-type", "application/x-protobuf")
+            .body(body)
+    };
+    let answer = post(bomb).header("content-encoding", "gzip").send().await.unwrap();
     assert_eq!(answer.status(), 413);
-    serves(&world).await;
-    world.end().await;
+    // The limit of 64 MiB, and the buffer that it outgrew.
+    let cost = peak_mib(&process) - before;
+    assert!(cost <= 2 * 64 + 16, "the bomb cost {cost} MiB");
+    assert_eq!(post(logs(&[], &["still here"]).encode_to_vec()).send().await.unwrap().status(), 200);
 }

@@ -60,7 +60,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Every plugin is loaded and every store is open.
-async fn is_ready(console: u16) -> bool {
+pub async fn is_ready(console: u16) -> bool {
     let answer = crate::world::client().get(format!("http://127.0.0.1:{console}/readyz")).send().await;
     answer.is_ok_and(|answer| answer.status() == 200)
 }
