@@ -412,12 +412,16 @@ fn open_sinks(config: &Config, streams: Option<&Arc<Streams>>) -> Result<Vec<Arc
 
 /// Tenants' data lies below it.
 fn make_private_folder(folder: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("data: {}", folder.display()))
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    let place = || format!("data: {}", folder.display());
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(place)?;
+    // One that was there before keeps its mode: it may be shared on purpose.
+    let mode = std::fs::metadata(folder).with_context(place)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let mode = format!("{:o}", mode & 0o777);
+        tracing::warn!(folder = %folder.display(), mode, "others may read the folder of tenants' data; 700 keeps them out");
+    }
+    Ok(())
 }
 
 /// A core file would hold what was not redacted yet.

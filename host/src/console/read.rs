@@ -138,7 +138,8 @@ fn time_ms(name: &str, text: &str) -> Result<u64, Fault> {
     let number = text.parse::<u64>().ok();
     let time =
         || text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
-    number.or_else(time).ok_or_else(|| {
+    // Ids hold 48 bits of it: what is later is as late as there is.
+    number.or_else(time).map(|ms| ms.min((1 << 48) - 1)).ok_or_else(|| {
         Fault::bad(format!(
             "{name} must be milliseconds since 1970, or a time like 2026-01-31T12:00:00Z (`+` as %2B)"
         ))
@@ -204,6 +205,7 @@ mod tests {
             ("2026-01-31", None),
             ("1969-12-31T23:59:59Z", None),
             ("-1", None),
+            ("18446744073709551615", Some((1 << 48) - 1)),
             ("18446744073709551616", None),
             ("now", None),
             ("", None),
