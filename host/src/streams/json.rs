@@ -164,7 +164,7 @@ fn write_map(out: &mut String, pairs: &[KeyValue]) {
     *out = object.close();
 }
 
-// Nesting is bounded: prost decodes at most 100 levels.
+// Nesting is bounded: the walk took at most 64 levels of values.
 fn write_value(out: &mut String, value: &AnyValue) {
     match &value.value {
         None => out.push_str("null"),
