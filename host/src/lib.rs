@@ -2,6 +2,7 @@
 //!
 //! ARCHITECTURE.md has the way of a batch on one page and the table of who may import whom.
 
+pub mod alerts;
 pub mod app;
 pub mod batch;
 pub mod cli;

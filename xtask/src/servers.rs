@@ -22,24 +22,115 @@ struct Recipe {
     script: &'static str,
 }
 
-/// Jaeger has `replace` lines in its go.mod, so `go install` refuses it: a module of our own that takes over the
-/// replaces and the checksums builds it.
+/// What the recipes of Go programs share: a module of our own takes over the `replace` lines of the other's go.mod,
+/// which `go install` refuses, and its checksums.
+const GO: &str = r#"
+export GOTOOLCHAIN=local GOFLAGS="-buildvcs=false"
+source_of() { go mod download -json "$1@$VERSION" | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p'; }
+own() {  # NAME MODULE PACKAGE [TAGS]
+  local dir; dir=$(source_of "$2")
+  mkdir -p own bin
+  { printf 'module servers/%s\n\ngo 1.26.5\n\nrequire %s %s\n\n' "$1" "$2" "$VERSION"
+    awk '/^(replace|exclude) \(/{b=1} b||/^(replace|exclude) /{print} /^\)/{b=0}' "$dir/go.mod" | grep -v '=> \./' || true; } > own/go.mod
+  cp "$dir/go.sum" own/go.sum
+  chmod u+w own/go.sum
+  (cd own && go build -mod=mod -tags "${4-}" -o "../bin/$1" "$3")
+}
+"#;
+
 const JAEGER: Recipe = Recipe {
     name: "jaeger",
     version: "v1.76.0",
     variable: "TROMMEL_TEST_JAEGER",
     product: "bin/jaeger",
+    script: r#"own jaeger github.com/jaegertracing/jaeger github.com/jaegertracing/jaeger/cmd/jaeger"#,
+};
+
+/// Without the tag it compiles every cloud's service discovery, three times as long.
+const PROMETHEUS: Recipe = Recipe {
+    name: "prometheus",
+    version: "v0.314.0",
+    variable: "TROMMEL_TEST_PROMETHEUS",
+    product: "bin/prometheus",
+    script: r#"own prometheus github.com/prometheus/prometheus github.com/prometheus/prometheus/cmd/prometheus remove_all_sd"#,
+};
+
+const VICTORIA_METRICS: Recipe = Recipe {
+    name: "victoria-metrics",
+    version: "v1.150.0",
+    variable: "TROMMEL_TEST_VICTORIA_METRICS",
+    product: "bin/victoria-metrics",
+    script: r#"own victoria-metrics github.com/VictoriaMetrics/VictoriaMetrics github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics"#,
+};
+
+/// Its version file is missing from the module, and it panics without it. The other line lets drivers log in that
+/// negotiate `skipEmptyExchange`, as the Rust driver does: the published server answers `done: false` to the proof.
+const FERRETDB: Recipe = Recipe {
+    name: "ferretdb",
+    version: "v1.24.2",
+    variable: "TROMMEL_TEST_FERRETDB",
+    product: "bin/ferretdb",
     script: r#"
-export GOTOOLCHAIN=local GOFLAGS="-buildvcs=false"
-module=github.com/jaegertracing/jaeger
-dir=$(go mod download -json $module@$VERSION | sed -n 's/^\t"Dir": "\(.*\)",*$/\1/p')
-mkdir -p own bin
-{ printf 'module servers/jaeger\n\ngo 1.25.0\n\nrequire %s %s\n\n' $module $VERSION
-  awk '/^(replace|exclude) \(/{b=1} b||/^(replace|exclude) /{print} /^\)/{b=0}' "$dir/go.mod" | grep -v '=> \./' || true; } > own/go.mod
-cp "$dir/go.sum" own/go.sum
-chmod u+w own/go.sum
-cd own
-go build -mod=mod -o ../bin/jaeger $module/cmd/jaeger
+dir=$(source_of github.com/FerretDB/FerretDB)
+rm -rf source && cp -r "$dir" source && chmod -R u+w source
+echo $VERSION > source/build/version/version.txt
+sed -i 's|"done", valid, // for.*|"done", conv.Valid(),|' source/internal/handler/msg_saslcontinue.go
+grep -q '"done", conv.Valid(),' source/internal/handler/msg_saslcontinue.go
+(cd source && CGO_ENABLED=0 go build -tags ferretdb_no_postgresql -o ../bin/ferretdb ./cmd/ferretdb)
+"#,
+};
+
+/// A server in memory that has change streams. Its own version number is too low for the Rust driver.
+const MONGO_WIRE: Recipe = Recipe {
+    name: "mongo-java-server",
+    version: "1.47.0",
+    variable: "TROMMEL_TEST_MONGO_WIRE",
+    product: "MongoWire.java",
+    script: r#"
+cat > pom.xml <<XML
+<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>servers</groupId><artifactId>mongo-wire</artifactId><version>1</version><dependencies>
+<dependency><groupId>de.bwaldvogel</groupId><artifactId>mongo-java-server</artifactId><version>$VERSION</version></dependency>
+<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-nop</artifactId><version>2.0.17</version></dependency>
+</dependencies></project>
+XML
+mvn -q dependency:copy-dependencies -DoutputDirectory=lib
+cat > MongoWire.java <<'JAVA'
+import de.bwaldvogel.mongo.*;
+import de.bwaldvogel.mongo.backend.memory.MemoryBackend;
+import java.util.List;
+
+public class MongoWire {
+  public static void main(String[] arguments) throws Exception {
+    MemoryBackend backend = new MemoryBackend();
+    backend.version(new MongoVersion() {
+      public List<Integer> getVersionArray() { return List.of(7, 0, 0); }
+      public int getWireVersion() { return 21; }
+    });
+    MongoServer server = new MongoServer(backend);
+    server.enableOplog();
+    server.bind("127.0.0.1", Integer.parseInt(arguments[0]));
+    System.out.println("ready " + server.getConnectionString());
+    Thread.currentThread().join();
+  }
+}
+JAVA
+"#,
+};
+
+const TELEGRAM: Recipe = Recipe {
+    name: "telegram-test-api",
+    version: "4.2.1",
+    variable: "TROMMEL_TEST_TELEGRAM",
+    product: "server.js",
+    script: r#"
+echo '{ "private": true }' > package.json
+npm install --silent --no-audit --no-fund telegram-test-api@$VERSION
+cat > server.js <<'JS'
+const TelegramServer = require('telegram-test-api');
+const server = new TelegramServer({ port: Number(process.argv[2]), host: '127.0.0.1', storage: 'RAM', storeTimeout: 3600 });
+server.start().then(() => console.log('ready'));
+JS
 "#,
 };
 
@@ -51,7 +142,7 @@ const PYTHON: Recipe = Recipe {
     script: r#"
 python3 -m venv venv
 venv/bin/pip install --quiet --disable-pip-version-check \
-  opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-grpc==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2
+  opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-grpc==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2 pymongo==4.20.1
 "#,
 };
 
@@ -81,7 +172,8 @@ const CARGO_FUZZ: Recipe = Recipe {
     script: r#"cargo install --quiet --locked --root . cargo-fuzz@$VERSION"#,
 };
 
-const ALL: [&Recipe; 4] = [&PYTHON, &NODE, &CARGO_FUZZ, &JAEGER];
+const ALL: [&Recipe; 9] =
+    [&PYTHON, &NODE, &TELEGRAM, &MONGO_WIRE, &CARGO_FUZZ, &FERRETDB, &VICTORIA_METRICS, &PROMETHEUS, &JAEGER];
 
 /// Installs everything that is not there yet.
 pub(crate) fn install() -> Result<Installed> {
@@ -97,7 +189,7 @@ fn install_one(recipe: &Recipe) -> Result<PathBuf> {
     let started = std::time::SystemTime::now();
     std::fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let status = Command::new("bash")
-        .args(["-euo", "pipefail", "-c", recipe.script])
+        .args(["-euo", "pipefail", "-c", &format!("{GO}{}", recipe.script)])
         .env("VERSION", recipe.version)
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTFLAGS")
@@ -127,7 +219,7 @@ fn folder_of(recipe: &Recipe) -> Result<PathBuf> {
         (None, Some(home)) => Path::new(&home).join(".cache"),
         (None, None) => anyhow::bail!("neither XDG_CACHE_HOME nor HOME is set: where is the cache folder?"),
     };
-    let digest = Sha256::digest(recipe.script.as_bytes());
+    let digest = Sha256::new().chain_update(GO).chain_update(recipe.script).finalize();
     let key: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     Ok(cache.join("trommel").join(format!("{}-{}-{key}", recipe.name, recipe.version)))
 }

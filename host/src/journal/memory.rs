@@ -16,7 +16,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
@@ -35,12 +35,29 @@ pub fn system_clock() -> Clock {
 }
 
 /// One request: all of it is kept, or nothing.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Frame {
     /// What became of the records that were received; settled at the moment of the commit.
     pub settled: Vec<(Pending, Outcome)>,
     /// What is kept.
     pub parts: Vec<FramePart>,
+    /// Called once the frame is kept, in commit order; never for a frame that is refused. Short, and never waits.
+    pub after: Option<After>,
+}
+
+/// What takes effect with a frame.
+pub type After = Box<dyn FnOnce(Committed) + Send>;
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Frame { settled, parts, after } = self;
+        let after = after.is_some();
+        f.debug_struct("Frame")
+            .field("settled", settled)
+            .field("parts", parts)
+            .field("after", &after)
+            .finish()
+    }
 }
 
 /// An entry before it has its number and time.
@@ -80,6 +97,8 @@ pub struct Journal {
     share_bytes: usize,
     clock: Clock,
     state: Mutex<State>,
+    /// Held while what takes effect with a frame does so. Taken before `state` is let go: the order of commits.
+    effects: Mutex<()>,
     /// One per sink: something waits for it.
     waiting: Vec<Notify>,
     /// Something for followers.
@@ -133,6 +152,7 @@ impl Journal {
                 // The ring holds what the sinks hold anyway, unless a viewer's hub lags behind all of them.
                 ring: Ring::new(share_bytes),
             }),
+            effects: Mutex::default(),
             waiting: sinks.iter().map(|_| Notify::new()).collect(),
             followed: Notify::new(),
         });
@@ -168,7 +188,13 @@ impl Journal {
         for part in frame.parts {
             self.push(&mut state, part);
         }
-        Ok(Committed { first, records: state.next_number - first, time_ms: state.time_ms })
+        let committed = Committed { first, records: state.next_number - first, time_ms: state.time_ms };
+        if let Some(after) = frame.after {
+            let _turn = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(state);
+            after(committed);
+        }
+        Ok(committed)
     }
 
     fn push(&self, state: &mut State, part: FramePart) {

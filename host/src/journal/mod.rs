@@ -14,7 +14,7 @@ mod tests;
 pub use cursor::{Cursor, InFlight, Joining};
 pub use follow::{Followed, Follower};
 pub use ledger::{Done, Ledger, LedgerTable, Line, LineTable, Outcome, Pending, Reason, SinkTable};
-pub use memory::{Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
+pub use memory::{After, Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
 
 /// How the journal keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]

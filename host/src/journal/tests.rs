@@ -59,7 +59,7 @@ impl World {
             (pending, Outcome { acknowledged: records, ..Outcome::default() })
         });
         let settled = settled.collect();
-        self.journal.commit(Frame { settled, parts }).await
+        self.journal.commit(Frame { settled, parts, after: None }).await
     }
 
     fn table(&self) -> LedgerTable {
@@ -424,7 +424,7 @@ proptest! {
                     } else {
                         parts.push(part(pending.tenant().as_str(), left as u32, 700, &sinks));
                     }
-                    let frame = Frame { settled: vec![(pending, outcome)], parts };
+                    let frame = Frame { settled: vec![(pending, outcome)], parts, after: None };
                     runtime.block_on(world.journal.commit(frame)).unwrap();
                 }
                 Step::Take { sink, is_across_tenants } => {

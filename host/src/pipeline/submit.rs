@@ -7,7 +7,7 @@ use super::turns::{TooLate, Turn, Turns};
 use super::work::{Made, Snapshot, Way, Work};
 use super::{Receipt, Refusal, Settings, Submission};
 use crate::batch::Malformed;
-use crate::journal::{Clock, Frame, Journal};
+use crate::journal::{After, Clock, Frame, Journal};
 use crate::net::backoff;
 use crate::telemetry::Metrics;
 use crate::tenants::{Caller, Tenants, Who};
@@ -199,9 +199,11 @@ impl Pipeline {
             // An empty request: a success that leaves nothing.
             return Ok(receipt);
         }
-        let committed = self.shared.journal.commit(Frame { settled, parts }).await;
+        let shared = self.shared.clone();
+        // Counts, windows and alerts change in commit order, whoever worked on the requests.
+        let after: After = Box::new(move |_| shared.plugin_metrics.apply(left));
+        let committed = self.shared.journal.commit(Frame { settled, parts, after: Some(after) }).await;
         committed.map_err(|_| Refusal::Stopping { after: self.shared.come_back() })?;
-        self.shared.plugin_metrics.apply(left);
         Ok(receipt)
     }
 }

@@ -11,11 +11,95 @@ pub struct Effects {
     pub counts: Vec<(String, u64)>,
     /// The last value by name.
     pub gauges: Vec<(String, f64)>,
+    /// What was added to series, by key.
+    pub series: Vec<(String, Cell)>,
+    /// In the order in which they were raised.
+    pub alerts: Vec<AlertEffect>,
+}
+
+/// Values that were added under one key: their number, sum, extremes and sizes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    pub count: u64,
+    pub sum: f64,
+    pub min: f64,
+    pub max: f64,
+    /// Bucket `i` counts values from `2^(i - 16)` up to `2^(i - 15)`; the first also smaller, the last also larger ones.
+    pub buckets: [u64; 32],
+}
+
+/// A key of a series in a window that has closed. Times in nanoseconds since 1970.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    pub key: String,
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub cell: Cell,
+}
+
+/// What a plugin wants people to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AlertEffect {
+    Fire(Alert),
+    /// By key.
+    Resolve(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alert {
+    pub key: String,
+    pub severity: AlertSeverity,
+    pub title: String,
+    pub text: String,
+    /// How many events this firing adds.
+    pub count: u32,
+    pub labels: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlertSeverity {
+    Info,
+    Warning,
+    Critical,
+}
+
+impl Default for Cell {
+    fn default() -> Cell {
+        Cell { count: 0, sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY, buckets: [0; 32] }
+    }
+}
+
+impl Cell {
+    pub fn add(&mut self, value: f64) {
+        self.count += 1;
+        self.sum += value;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.buckets[bucket_of(value)] += 1;
+    }
+
+    /// Adds what another cell has counted.
+    pub fn merge(&mut self, other: &Cell) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(mine, others)| *mine += others);
+    }
+}
+
+fn bucket_of(value: f64) -> usize {
+    if value < 1.0 / 65536.0 || value.is_nan() {
+        return 0;
+    }
+    // The exponent of a positive normal number is the floor of its logarithm.
+    let exponent = (value.to_bits() >> 52) as i64 - 1023;
+    (exponent + 16).clamp(0, 31) as usize
 }
 
 impl Effects {
     pub fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.gauges.is_empty()
+        self.counts.is_empty() && self.gauges.is_empty() && self.series.is_empty() && self.alerts.is_empty()
     }
 
     /// Adds what a later call left.
@@ -27,6 +111,13 @@ impl Effects {
         for (name, value) in later.gauges {
             let _ = self.gauge(name, value);
         }
+        for (key, cell) in later.series {
+            match self.series.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, known)) => known.merge(&cell),
+                None => self.series.push((key, cell)),
+            }
+        }
+        self.alerts.extend(later.alerts);
     }
 
     pub(super) fn count(&mut self, name: String, by: u64) -> Result<(), String> {

@@ -24,7 +24,7 @@ mod rights;
 mod tests;
 
 pub use bisect::{Failed, Ran};
-pub use effects::Effects;
+pub use effects::{Alert, AlertEffect, AlertSeverity, Cell, Effects, Window};
 pub use engine::Sandbox;
 pub use error::PluginError;
 pub use patterns::Searcher;

@@ -4,11 +4,13 @@
 
 mod discard;
 pub mod otlp;
+pub mod remote_write;
 mod stdout;
 pub mod streams;
 
 use crate::batch::{Entry, Signal};
 use crate::streams::Streams;
+use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub enum Settings {
     Otlp(otlp::Settings),
+    RemoteWrite(remote_write::Settings),
     /// Tenant streams; there is one such sink at most.
     Streams(crate::streams::Settings),
     /// A readable line per record on standard output.
@@ -28,6 +31,7 @@ pub enum Settings {
 #[derive(Debug)]
 pub enum Sink {
     Otlp(Box<otlp::Otlp>),
+    RemoteWrite(Box<remote_write::RemoteWrite>),
     Streams(Arc<Streams>),
     Stdout(stdout::Stdout),
     Discard,
@@ -36,9 +40,17 @@ pub enum Sink {
 impl Sink {
     /// Connects to nothing yet. An error says what is wrong with the settings. `streams` are those that the console
     /// reads, opened from the same settings.
-    pub fn open(settings: Settings, streams: Option<Arc<Streams>>) -> Result<Sink, String> {
+    pub fn open(
+        name: &str,
+        settings: Settings,
+        streams: Option<Arc<Streams>>,
+        metrics: &Metrics,
+    ) -> Result<Sink, String> {
         Ok(match settings {
             Settings::Otlp(settings) => Sink::Otlp(Box::new(otlp::Otlp::open(settings)?)),
+            Settings::RemoteWrite(settings) => {
+                Sink::RemoteWrite(Box::new(remote_write::RemoteWrite::open(name, settings, metrics)?))
+            }
             Settings::Streams(_) => Sink::Streams(streams.ok_or("the streams are not open")?),
             Settings::Stdout => Sink::Stdout(stdout::Stdout::default()),
             Settings::Discard => Sink::Discard,
@@ -49,6 +61,7 @@ impl Sink {
     pub async fn send(&self, delivery: &Delivery) -> Result<Sent, SendError> {
         match self {
             Sink::Otlp(sink) => sink.send(delivery).await,
+            Sink::RemoteWrite(sink) => sink.send(delivery).await,
             Sink::Streams(streams) => streams::send(streams, delivery).await,
             Sink::Stdout(sink) => sink.send(delivery).await,
             Sink::Discard => discard::send(delivery),
@@ -67,7 +80,7 @@ impl Sink {
     pub fn is_told_per_record(&self) -> bool {
         match self {
             Sink::Otlp(_) => false,
-            Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => true,
+            Sink::RemoteWrite(_) | Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => true,
         }
     }
 
@@ -76,8 +89,8 @@ impl Sink {
         match self {
             // The round trip of one is hidden behind the sending of others.
             Sink::Otlp(_) => 4,
-            // A stream's lines are stored in their order.
-            Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => 1,
+            // A stream's lines, and a series' samples, are stored in their order.
+            Sink::RemoteWrite(_) | Sink::Streams(_) | Sink::Stdout(_) | Sink::Discard => 1,
         }
     }
 }

@@ -7,6 +7,7 @@
 mod embedded;
 mod json;
 mod lane;
+pub mod mongodb;
 mod position;
 mod record;
 mod ring;
@@ -44,6 +45,8 @@ pub struct Settings {
 pub enum StoreSettings {
     /// On disk, below this folder: one database per day.
     Embedded { folder: std::path::PathBuf },
+    /// On a MongoDB server.
+    Mongodb(mongodb::Settings),
 }
 
 /// Why a reader gets nothing, as what it can do about it.
@@ -166,6 +169,7 @@ impl Streams {
             StoreSettings::Embedded { folder } => {
                 Store::Embedded(Embedded::open(folder, tuning.hash, opened_ms)?)
             }
+            StoreSettings::Mongodb(_) => return Err("not built yet".into()),
         };
         Ok(Arc::new(Streams {
             store,
