@@ -46,6 +46,20 @@ pub struct Metrics {
     pub deliver_viewers: Gauge,
     /// Records that viewers were told of as a gap, by `reason`.
     pub deliver_gap_records: Family<Labels, Counter>,
+    /// Incidents that are open.
+    pub alerts_open: Gauge,
+    /// Firings and resolves that plugins raised, by `tenant`, `plugin`.
+    pub alerts_raised: Family<Labels, Counter>,
+    /// Alerts that were not kept, by `tenant`, `reason` (incidents, bytes: beyond the bound; text: counted, but its
+    /// newer words did not fit).
+    pub alerts_dropped: Family<Labels, Counter>,
+    /// Incidents that a channel was not told of, by `channel`, `reason` (no_route with channel `_none`, brief,
+    /// suppressed, refused, gave_up, stopped).
+    pub alerts_untold: Family<Labels, Counter>,
+    /// Calls of channels, by `channel`, `result` (ok, retry, limited, refused, parked, moved, gone, markup).
+    pub alerts_calls: Family<Labels, Counter>,
+    /// Incidents that are due to be told, by `channel`.
+    pub alerts_waiting: Family<Labels, Gauge>,
 }
 
 impl Metrics {
@@ -108,6 +122,20 @@ impl Metrics {
                 &mut registry,
                 "deliver_gap_records",
                 "Records that viewers were told of as a gap",
+            ),
+            alerts_open: register(&mut registry, "alerts_open_incidents", "Incidents that are open"),
+            alerts_raised: register(&mut registry, "alerts_raised", "Alerts that plugins raised"),
+            alerts_dropped: register(&mut registry, "alerts_dropped", "Alerts that were not kept, by reason"),
+            alerts_untold: register(
+                &mut registry,
+                "alerts_untold_incidents",
+                "Incidents that a channel was not told of, by reason",
+            ),
+            alerts_calls: register(&mut registry, "alerts_calls", "Calls of channels by result"),
+            alerts_waiting: register(
+                &mut registry,
+                "alerts_waiting_incidents",
+                "Incidents that are due to be told",
             ),
             registry: Arc::new(Mutex::new(registry)),
         }
