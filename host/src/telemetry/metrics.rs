@@ -34,6 +34,10 @@ pub struct Metrics {
     pub process_restored: Family<Labels, Counter>,
     /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (not_loaded, failed).
     pub process_passed: Family<Labels, Counter>,
+    /// What plugins asked for beyond their share and did not get, by `plugin`, `what` (alerts, values).
+    pub process_refused: Family<Labels, Counter>,
+    /// Writes of what plugins keep that failed, by `plugin`; the values go on in memory.
+    pub process_unkept: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
@@ -96,6 +100,16 @@ impl Metrics {
                 &mut registry,
                 "process_passed_records",
                 "Records that passed a plugin which failed on them or is not loaded",
+            ),
+            process_refused: register(
+                &mut registry,
+                "process_refused",
+                "What plugins asked for beyond their share, by what it was",
+            ),
+            process_unkept: register(
+                &mut registry,
+                "process_unkept_writes",
+                "Writes of what plugins keep that failed",
             ),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
             process_plugin_gauge: register(
