@@ -81,6 +81,10 @@ fn check(file: &Path) -> u8 {
     if let Some(config) = config {
         let Some(runtime) = runtime() else { return FAILED };
         faults.add(runtime.block_on(app::faults(&config, &faults)));
+        let warnings = config.warnings();
+        if !warnings.is_empty() {
+            complain(warnings);
+        }
     }
     if !faults.is_empty() {
         complain(faults);
