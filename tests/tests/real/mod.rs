@@ -6,6 +6,7 @@
 mod jaeger;
 mod sdks;
 pub mod servers;
+mod story;
 
 use std::path::PathBuf;
 

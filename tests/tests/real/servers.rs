@@ -20,19 +20,20 @@ const START: Duration = Duration::from_secs(60);
 pub struct Server {
     name: &'static str,
     process: Option<Process>,
-    command: Command,
+    pub command: Command,
     folder: tempfile::TempDir,
     readiness: Readiness,
 }
 
 /// What its makers document as the sign that it serves.
-enum Readiness {
+pub enum Readiness {
     Answers(String),
     Prints(&'static str),
 }
 
 impl Server {
-    fn new(name: &'static str, program: impl AsRef<OsStr>, readiness: Readiness) -> Server {
+    /// Not started yet; `command` takes its arguments.
+    pub fn new(name: &'static str, program: impl AsRef<OsStr>, readiness: Readiness) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(program);
         command.current_dir(folder.path());
@@ -97,6 +98,18 @@ impl Server {
     /// Kills it; `start` brings it back with what it had on disk.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Asks it to stop, as a service manager does; the exit code.
+    pub async fn terminate(&mut self) -> Option<i32> {
+        let mut process = self.process.take().expect("the server runs");
+        process.terminate();
+        process.exit_code().await
+    }
+
+    /// The exit code of one that ends by itself.
+    pub async fn ended(&mut self) -> Option<i32> {
+        self.process.take().expect("the server runs").exit_code().await
     }
 
     /// Its connections stay open and nothing is answered, until `go_on`.
