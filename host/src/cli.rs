@@ -232,9 +232,10 @@ impl Reach {
         text + &match demo {
             Some(demo) => format!(
                 "\nDemonstration traffic is on its way: {}.\nFollow one project's lines as its client would, live and \
-                 redacted:\n\n  {}\n",
+                 redacted:\n\n  {}\n\n{}.\nOpen incidents:\n\n  curl {url}/v1/alerts\n",
                 demo.summary(),
-                demo.curl(console)
+                demo.curl(console),
+                demo.incident(),
             ),
             None if !self.has_streams => String::new(),
             None if self.is_open => format!(

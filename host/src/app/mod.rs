@@ -108,7 +108,8 @@ impl App {
         make_private_folder(&config.data)?;
         let metrics = Metrics::new();
         let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
-        let sandbox = Arc::new(sandbox.map_err(anyhow::Error::from)?);
+        let sandbox = sandbox.map_err(anyhow::Error::from)?;
+        let sandbox = Arc::new(sandbox.keep_state_in(config.data.join("plugin-state")));
         let plugins = Arc::new(Plugins::new(config.plugins.clone()));
         plugins.load_guards(&sandbox).await;
         let states = plugins.states().clone();

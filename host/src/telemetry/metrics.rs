@@ -34,6 +34,10 @@ pub struct Metrics {
     pub process_restored: Family<Labels, Counter>,
     /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (not_loaded, failed).
     pub process_passed: Family<Labels, Counter>,
+    /// What plugins asked for beyond their share and did not get, by `plugin`, `what` (alerts, values).
+    pub process_refused: Family<Labels, Counter>,
+    /// Writes of what plugins keep that failed, by `plugin`; the values go on in memory.
+    pub process_unkept: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
@@ -46,6 +50,20 @@ pub struct Metrics {
     pub deliver_viewers: Gauge,
     /// Records that viewers were told of as a gap, by `reason`.
     pub deliver_gap_records: Family<Labels, Counter>,
+    /// Incidents that are open.
+    pub alerts_open: Gauge,
+    /// Firings and resolves that plugins raised, by `tenant`, `plugin`.
+    pub alerts_raised: Family<Labels, Counter>,
+    /// Alerts that were not kept, by `tenant`, `reason` (incidents, bytes: beyond the bound; text: counted, but its
+    /// newer words did not fit).
+    pub alerts_dropped: Family<Labels, Counter>,
+    /// Incidents that a channel was not told of, by `channel`, `reason` (no_route with channel `_none`, brief,
+    /// suppressed, refused, gave_up, stopped).
+    pub alerts_untold: Family<Labels, Counter>,
+    /// Calls of channels, by `channel`, `result` (ok, retry, limited, refused, parked, moved, gone, markup).
+    pub alerts_calls: Family<Labels, Counter>,
+    /// Incidents that are due to be told, by `channel`.
+    pub alerts_waiting: Family<Labels, Gauge>,
 }
 
 impl Metrics {
@@ -83,6 +101,16 @@ impl Metrics {
                 "process_passed_records",
                 "Records that passed a plugin which failed on them or is not loaded",
             ),
+            process_refused: register(
+                &mut registry,
+                "process_refused",
+                "What plugins asked for beyond their share, by what it was",
+            ),
+            process_unkept: register(
+                &mut registry,
+                "process_unkept_writes",
+                "Writes of what plugins keep that failed",
+            ),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
             process_plugin_gauge: register(
                 &mut registry,
@@ -108,6 +136,20 @@ impl Metrics {
                 &mut registry,
                 "deliver_gap_records",
                 "Records that viewers were told of as a gap",
+            ),
+            alerts_open: register(&mut registry, "alerts_open_incidents", "Incidents that are open"),
+            alerts_raised: register(&mut registry, "alerts_raised", "Alerts that plugins raised"),
+            alerts_dropped: register(&mut registry, "alerts_dropped", "Alerts that were not kept, by reason"),
+            alerts_untold: register(
+                &mut registry,
+                "alerts_untold_incidents",
+                "Incidents that a channel was not told of, by reason",
+            ),
+            alerts_calls: register(&mut registry, "alerts_calls", "Calls of channels by result"),
+            alerts_waiting: register(
+                &mut registry,
+                "alerts_waiting_incidents",
+                "Incidents that are due to be told",
             ),
             registry: Arc::new(Mutex::new(registry)),
         }
