@@ -81,6 +81,10 @@ fn check(file: &Path) -> u8 {
     if let Some(config) = config {
         let Some(runtime) = runtime() else { return FAILED };
         faults.add(runtime.block_on(app::faults(&config, &faults)));
+        let warnings = config.warnings();
+        if !warnings.is_empty() {
+            complain(warnings);
+        }
     }
     if !faults.is_empty() {
         complain(faults);
@@ -228,9 +232,10 @@ impl Reach {
         text + &match demo {
             Some(demo) => format!(
                 "\nDemonstration traffic is on its way: {}.\nFollow one project's lines as its client would, live and \
-                 redacted:\n\n  {}\n",
+                 redacted:\n\n  {}\n\n{}.\nOpen incidents:\n\n  curl {url}/v1/alerts\n",
                 demo.summary(),
-                demo.curl(console)
+                demo.curl(console),
+                demo.incident(),
             ),
             None if !self.has_streams => String::new(),
             None if self.is_open => format!(

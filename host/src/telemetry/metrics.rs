@@ -34,8 +34,16 @@ pub struct Metrics {
     pub process_restored: Family<Labels, Counter>,
     /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (not_loaded, failed).
     pub process_passed: Family<Labels, Counter>,
+    /// What plugins asked for beyond their share and did not get, by `plugin`, `what` (alerts, values).
+    pub process_refused: Family<Labels, Counter>,
+    /// Writes of what plugins keep that failed, by `plugin`; the values go on in memory.
+    pub process_unkept: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
+    /// Values of series that had no place of their own and were added to `_other`, by `plugin`.
+    pub process_other_values: Family<Labels, Counter>,
+    /// Windows that a plugin did not see, by `plugin`, `reason` (failed, waiting).
+    pub process_lost_windows: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
     pub process_plugin_gauge: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
@@ -46,6 +54,20 @@ pub struct Metrics {
     pub deliver_viewers: Gauge,
     /// Records that viewers were told of as a gap, by `reason`.
     pub deliver_gap_records: Family<Labels, Counter>,
+    /// Incidents that are open.
+    pub alerts_open: Gauge,
+    /// Firings and resolves that plugins raised, by `tenant`, `plugin`.
+    pub alerts_raised: Family<Labels, Counter>,
+    /// Alerts that were not kept, by `tenant`, `reason` (incidents, bytes: beyond the bound; text: counted, but its
+    /// newer words did not fit).
+    pub alerts_dropped: Family<Labels, Counter>,
+    /// Incidents that a channel was not told of, by `channel`, `reason` (no_route with channel `_none`, brief,
+    /// suppressed, refused, gave_up, stopped).
+    pub alerts_untold: Family<Labels, Counter>,
+    /// Calls of channels, by `channel`, `result` (ok, retry, limited, refused, parked, moved, gone, markup).
+    pub alerts_calls: Family<Labels, Counter>,
+    /// Incidents that are due to be told, by `channel`.
+    pub alerts_waiting: Family<Labels, Gauge>,
 }
 
 impl Metrics {
@@ -83,7 +105,27 @@ impl Metrics {
                 "process_passed_records",
                 "Records that passed a plugin which failed on them or is not loaded",
             ),
+            process_refused: register(
+                &mut registry,
+                "process_refused",
+                "What plugins asked for beyond their share, by what it was",
+            ),
+            process_unkept: register(
+                &mut registry,
+                "process_unkept_writes",
+                "Writes of what plugins keep that failed",
+            ),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
+            process_other_values: register(
+                &mut registry,
+                "process_other_values",
+                "Values of series that were added to `_other` since there were too many keys",
+            ),
+            process_lost_windows: register(
+                &mut registry,
+                "process_lost_windows",
+                "Windows of series that a plugin did not see",
+            ),
             process_plugin_gauge: register(
                 &mut registry,
                 "process_plugin_gauge",
@@ -108,6 +150,20 @@ impl Metrics {
                 &mut registry,
                 "deliver_gap_records",
                 "Records that viewers were told of as a gap",
+            ),
+            alerts_open: register(&mut registry, "alerts_open_incidents", "Incidents that are open"),
+            alerts_raised: register(&mut registry, "alerts_raised", "Alerts that plugins raised"),
+            alerts_dropped: register(&mut registry, "alerts_dropped", "Alerts that were not kept, by reason"),
+            alerts_untold: register(
+                &mut registry,
+                "alerts_untold_incidents",
+                "Incidents that a channel was not told of, by reason",
+            ),
+            alerts_calls: register(&mut registry, "alerts_calls", "Calls of channels by result"),
+            alerts_waiting: register(
+                &mut registry,
+                "alerts_waiting_incidents",
+                "Incidents that are due to be told",
             ),
             registry: Arc::new(Mutex::new(registry)),
         }

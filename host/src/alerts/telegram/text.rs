@@ -1,0 +1,148 @@
+//! An incident as a message of at most 4,096 UTF-16 units, as Telegram counts them: after its markup was read.
+//!
+//! The head (severity, title, tenant, count, since) is always whole. Labels and text share what is left, and are cut
+//! before anything is escaped, so no cut can fall into a tag or an entity, and none into a character.
+
+use crate::alerts::Severity;
+use crate::alerts::incidents::{How, State, timestamp};
+
+/// Source: Telegram Bot API, "sendMessage", `text`.
+const UNITS_MAX: usize = 4096;
+
+/// With `parse_mode` HTML.
+pub(super) fn html(state: &State) -> String {
+    let parts = Parts::of(state);
+    let escaped = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    format!("{} <b>{}</b>{}", parts.sign, escaped(&parts.title), escaped(&parts.rest))
+}
+
+/// Without markup.
+pub(super) fn plain(state: &State) -> String {
+    let parts = Parts::of(state);
+    format!("{} {}{}", parts.sign, parts.title, parts.rest)
+}
+
+/// As people see it, before it is escaped.
+struct Parts {
+    sign: &'static str,
+    title: String,
+    rest: String,
+}
+
+impl Parts {
+    fn of(state: &State) -> Parts {
+        let (sign, word) = sign(state);
+        let title = format!("{word}: {}", line(&state.content.title));
+        let mut rest =
+            format!("\n{} · {}\n{}", line(state.print.tenant()), line(&state.print.plugin), numbers(state));
+        let left = UNITS_MAX.saturating_sub(units(sign) + 1 + units(&title) + units(&rest));
+        let text = block(&state.content.text);
+        let labels = labels(state, left - (left / 2).min(units(&text)));
+        let text = shortened(&text, left - units(&labels));
+        rest += &labels;
+        rest += &text;
+        Parts { sign, title, rest }
+    }
+}
+
+fn sign(state: &State) -> (&'static str, &'static str) {
+    match (state.ended, state.severity) {
+        (Some((_, How::Resolved)), _) => ("✅", "Resolved"),
+        (Some((_, How::Expired)), _) => ("✅", "Over"),
+        (None, Severity::Critical) => ("🔴", "Critical"),
+        (None, Severity::Warning) => ("🟠", "Warning"),
+        (None, Severity::Info) => ("🔵", "Info"),
+    }
+}
+
+/// `× 12,345 in 3 min · since 2026-11-24 15:03:12 UTC`.
+fn numbers(state: &State) -> String {
+    let until = state.ended.map_or(state.last_ms, |(time_ms, _)| time_ms);
+    let seconds = until.saturating_sub(state.since_ms) / 1000;
+    let time = |time_ms| timestamp(time_ms).strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let ended = state.ended.map(|(time_ms, _)| format!(" until {}", time(time_ms))).unwrap_or_default();
+    format!("× {} in {} · since {}{ended}", grouped(state.count), span(seconds), time(state.since_ms))
+}
+
+/// The labels that fit into `left` units, a line each, and how many did not.
+fn labels(state: &State, left: usize) -> String {
+    let labels = &state.content.labels;
+    if labels.is_empty() {
+        return String::new();
+    }
+    let more = |count: usize| if count > 0 { format!("\n… {count} more labels") } else { String::new() };
+    let mut lines = String::from("\n");
+    for (at, (name, value)) in labels.iter().enumerate() {
+        let next = format!("\n{}: {}", line(name), line(value));
+        let after = labels.len() - at - 1 + state.content.labels_left_out;
+        if units(&lines) + units(&next) + units(&more(after)) > left {
+            let rest = more(after + 1);
+            return if units(&lines) + units(&rest) <= left { lines + &rest } else { String::new() };
+        }
+        lines += &next;
+    }
+    lines + &more(state.content.labels_left_out)
+}
+
+/// An empty line and the text, or its head and `…`, in at most `left` units.
+fn shortened(text: &str, left: usize) -> String {
+    let begin = "\n\n";
+    if text.is_empty() || left < 8 {
+        return String::new();
+    }
+    let mut room = left - begin.len();
+    if units(text) <= room {
+        return format!("{begin}{text}");
+    }
+    room -= 1;
+    let fits = |letter: &char| {
+        let is_in = letter.len_utf16() <= room;
+        room = room.saturating_sub(letter.len_utf16());
+        is_in
+    };
+    let head: String = text.chars().take_while(fits).collect();
+    format!("{begin}{}…", head.trim_end())
+}
+
+fn units(text: &str) -> usize {
+    text.encode_utf16().count()
+}
+
+/// Text for one line.
+fn line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_whitespace() { ' ' } else { letter }).filter(is_shown).collect()
+}
+
+/// Text that keeps its lines.
+fn block(text: &str) -> String {
+    let letters = text.chars().map(|letter| if letter == '\t' { ' ' } else { letter });
+    let text: String = letters.filter(|letter| *letter == '\n' || is_shown(letter)).collect();
+    text.trim().to_owned()
+}
+
+/// Control characters, and those that turn the direction of what follows, are not for other people's messages.
+fn is_shown(letter: &char) -> bool {
+    !letter.is_control()
+        && !matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
