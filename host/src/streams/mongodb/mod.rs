@@ -11,6 +11,8 @@ mod collections;
 mod document;
 mod reading;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use client::{check_database, check_uri};
