@@ -338,7 +338,7 @@ plugins: { redact: { module: \"builtin:redact\" } }",
         format!("{name} {kind} {}", channel.per_minute)
     };
     let channels: Vec<String> = read.channels.iter().map(shape).collect();
-    assert_eq!(channels, ["ops http://127.0.0.1:9 -100123 5", "hook authorization 60", "here log 60"]);
+    assert_eq!(channels, ["ops http://127.0.0.1:9 -100123 5", "hook authorization 60", "here log 600"]);
     let first = Route {
         severities: vec![Severity::Critical, Severity::Warning],
         tenants: vec!["acme".into()],
