@@ -5,6 +5,7 @@
 
 mod jaeger;
 mod sdks;
+mod telegram;
 
 use std::path::PathBuf;
 
