@@ -8,6 +8,7 @@ mod prometheus;
 mod sdks;
 pub mod servers;
 mod story;
+mod telegram;
 
 use std::path::PathBuf;
 
