@@ -39,7 +39,7 @@ impl State {
         if what.key().is_empty() {
             return Ok(self.note(format!("{name}: an alert has a key")));
         }
-        if !self.effects.raise_within_call(what, &self.shared.mask) {
+        if !self.raised.raise_within_call(what, &self.shared.mask) {
             self.left_out.alerts += 1;
         }
         Ok(())

@@ -34,7 +34,7 @@ impl wit::Host for State {
 impl State {
     fn add_value(&mut self, key: String, value: f64) {
         match value.is_finite() {
-            true => self.effects.add_to_series(fitted_key(&key), value),
+            true => self.effects.add_to_series(fitted_key(key), value),
             // One of them would make the sum of the whole window useless.
             false => self.left_out.values += 1,
         }

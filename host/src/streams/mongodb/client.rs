@@ -138,7 +138,7 @@ mod tests {
         for uri in [
             "mongodb://127.0.0.1",
             "mongodb://u:p%40ss@a.example:27017,b.example:27018/admin?replicaSet=r&tls=true",
-            "mongodb://localhost:1/?maxPoolSize=2&w=1&authMechanism=SCRAM-SHA-256",
+            "mongodb://u:p@localhost:1/?maxPoolSize=2&w=1&authMechanism=SCRAM-SHA-256",
         ] {
             assert_eq!(check_uri(&Secret::new(uri)), Ok(()), "{uri}");
         }

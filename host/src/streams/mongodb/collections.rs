@@ -97,6 +97,15 @@ impl Days {
         self.0.get(&name.day).is_some_and(|names| names.contains(name))
     }
 
+    /// The oldest day of each class.
+    pub(super) fn oldest(&self) -> BTreeMap<String, u64> {
+        let mut oldest = BTreeMap::new();
+        for name in self.names() {
+            oldest.entry(name.class.clone()).or_insert(name.day);
+        }
+        oldest
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
         self.0.values().flatten()
     }

@@ -16,10 +16,9 @@
 //! | `otlp` | the record as an ExportLogsServiceRequest, where the fields above cannot hold it exactly |
 //!
 //! Values: text, bool, int64, double, binary, null, array, document. A name of a field has `．` (U+FF0E) for a dot and
-//! begins with `＄` (U+FF04) for a dollar sign: so paths reach it, on every server. What has no exact form is shown as
-//! near as can be, and stands in `otlp` as well, which readers then go by: names with NUL or one of these two
-//! characters, a name twice in one map (the first is shown), `_id` as a name, and fields of OTLP that have no place
-//! above. Nothing is decoded on the way: one pass over the record, and what neighbours share is written once and copied.
+//! begins with `＄` (U+FF04) for a dollar sign: so paths reach it, on every server. What has no exact form is left out
+//! above and stands in `otlp`, which readers then go by: names with NUL or one of these two characters, a name twice in
+//! one map (the first is shown), `_id` as a name (shown), and fields of OTLP that have no place above. Nothing is decoded on the way: one pass over the record, and what neighbours share is written once and copied.
 
 use super::super::record::{Spans, request_of};
 use super::super::wire::{Field, Value, next_field};
@@ -32,8 +31,6 @@ use std::ops::Range;
 pub(super) const DOT: &str = "\u{ff0e}";
 /// What stands for a dollar sign at the front of a name.
 pub(super) const DOLLAR: &str = "\u{ff04}";
-/// What is shown for a NUL in a name.
-const NUL: &str = "\u{2400}";
 /// Names of one map that are compared with each other; more are looked up.
 const COMPARED_MAX: usize = 24;
 /// Servers take 100 levels. What we are given has 64 at most.
@@ -224,6 +221,12 @@ impl Writer {
             }
             let (name, value) = self.pair(bytes, pair);
             let text = &bytes[name.clone()];
+            let Some(shown) = shown_name(text) else {
+                self.is_exact = false;
+                continue;
+            };
+            // Servers may move a field of this name to the front.
+            self.is_exact &= text != b"_id";
             let names = &self.names[base..];
             let is_new = match &mut known {
                 Some(known) => known.insert(text),
@@ -244,7 +247,7 @@ impl Writer {
             }
             let at = out.0.len();
             out.0.push(NULL);
-            self.name(out, &bytes[name]);
+            put_name(out, shown);
             if let Some(value) = value {
                 out.0[at] = self.value(out, bytes, value, level + 1);
             }
@@ -265,36 +268,6 @@ impl Writer {
         }
         self.is_exact &= pair.is_empty();
         (name.unwrap_or(pair.end..pair.end), value)
-    }
-
-    /// A name, such that a path reaches it and every server takes it.
-    fn name(&mut self, out: &mut Bson, name: &[u8]) {
-        let text = String::from_utf8_lossy(name);
-        let mut rest = text.as_ref();
-        self.is_exact &= rest.len() == name.len() && !rest.starts_with(DOLLAR) && rest != "_id";
-        if let Some(after) = rest.strip_prefix('$') {
-            out.0.extend_from_slice(DOLLAR.as_bytes());
-            rest = after;
-        }
-        let mut from = 0;
-        for (at, byte) in rest.bytes().enumerate() {
-            let instead = match byte {
-                b'.' => DOT,
-                0 => NUL,
-                // The first byte of what stands for a dot.
-                0xef => {
-                    self.is_exact &= !rest[at..].starts_with(DOT);
-                    continue;
-                }
-                _ => continue,
-            };
-            self.is_exact &= byte != 0;
-            out.0.extend_from_slice(rest[from..at].as_bytes());
-            out.0.extend_from_slice(instead.as_bytes());
-            from = at + 1;
-        }
-        out.0.extend_from_slice(rest[from..].as_bytes());
-        out.0.push(0);
     }
 
     /// Appends a value and returns its type.
@@ -376,6 +349,29 @@ impl Writer {
             }
         }
     }
+}
+
+/// A name that fields can have once dots and dollar signs are replaced, each another one.
+fn shown_name(name: &[u8]) -> Option<&str> {
+    let is_plain = !name.contains(&0) && !name.starts_with(DOLLAR.as_bytes());
+    let text = std::str::from_utf8(name).ok().filter(|_| is_plain)?;
+    // Its first byte is rare.
+    (!name.contains(&0xef) || !text.contains(DOT)).then_some(text)
+}
+
+/// Such that a path reaches it and every server takes it.
+fn put_name(out: &mut Bson, mut name: &str) {
+    if let Some(rest) = name.strip_prefix('$') {
+        out.0.extend_from_slice(DOLLAR.as_bytes());
+        name = rest;
+    }
+    for (at, part) in name.split('.').enumerate() {
+        if at > 0 {
+            out.0.extend_from_slice(DOT.as_bytes());
+        }
+        out.0.extend_from_slice(part.as_bytes());
+    }
+    out.0.push(0);
 }
 
 #[derive(Clone, Copy)]

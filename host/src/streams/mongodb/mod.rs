@@ -11,6 +11,8 @@ mod collections;
 mod document;
 mod reading;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use client::{check_database, check_uri};
@@ -25,7 +27,7 @@ use ::mongodb::bson::{DateTime, Document, RawDocumentBuf, doc};
 use client::{code_of, said, sentence};
 use collections::{DAY_MS, Days, Name, class_of};
 use futures_util::TryStreamExt;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -216,21 +218,15 @@ impl Inner {
         *noted = trouble;
     }
 
-    async fn in_time<T>(
-        &self,
-        reading: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
+    async fn in_time<T>(&self, reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
         if self.is_closed.load(Ordering::SeqCst) {
             return Err(closed());
         }
-        timeout(READ_PATIENCE, reading)
-            .await
-            .unwrap_or_else(|_| Err(failure("the server does not answer in time")))
+        timeout(READ_PATIENCE, reading).await.unwrap_or_else(|_| Err(failure("the server does not answer in time")))
     }
 
     async fn run(&self, command: Document) -> Result<Document, Failed> {
-        let command = RawDocumentBuf::try_from(&command)
-            .map_err(|_| Failed::of(failure("a command that is no BSON")))?;
+        let command = RawDocumentBuf::try_from(&command).map_err(|_| Failed::of(failure("a command that is no BSON")))?;
         self.run_raw(command).await
     }
 
@@ -295,10 +291,7 @@ impl Inner {
             }
         }
         if !commands.too_large.is_empty() {
-            warn!(
-                records = commands.too_large.len(),
-                "records are larger than a document may be: they are not stored"
-            );
+            warn!(records = commands.too_large.len(), "records are larger than a document may be: they are not stored");
         }
         written.rejected.extend(commands.too_large.iter().map(|number| (*number, "document_too_large")));
         Ok(written)
@@ -357,7 +350,7 @@ impl Inner {
         }
         let fresh: Vec<(Stream, u64)> = fresh.into_iter().collect();
         for part in fresh.chunks(NOTES_MAX) {
-            let reply = self.run(note_command(part)).await.map_err(|failed| failed.error)?;
+            let reply = self.run(note_command(part, &self.class)).await.map_err(|failed| failed.error)?;
             if let Some(error) = answer::concern_error(&reply) {
                 return Err(error);
             }
@@ -379,15 +372,17 @@ impl Inner {
 
     async fn known(&self) -> Result<BTreeSet<Stream>, StoreError> {
         let days = self.days(LIST_AGE_MAX).await?;
-        let Some(oldest) = days.0.keys().next() else { return Ok(BTreeSet::new()) };
         let collection = self.database.collection::<Document>(STREAMS);
         let told = |error| failure(sentence(&error));
-        let mut rows = collection.find(doc! { "last": { "$gte": date_of(*oldest) } }).await.map_err(told)?;
         let mut known = BTreeSet::new();
-        while let Some(row) = rows.try_next().await.map_err(told)? {
-            let (Ok(tenant), Ok(project)) = (row.get_str("tenant"), row.get_str("project")) else { continue };
-            if let (Ok(tenant), Ok(project)) = (TenantId::new(tenant), ProjectId::new(project)) {
-                known.insert(Stream { tenant, project });
+        for (class, oldest) in days.oldest() {
+            let kept = doc! { "class": class, "last": { "$gte": date_of(oldest) } };
+            let mut rows = collection.find(kept).await.map_err(told)?;
+            while let Some(row) = rows.try_next().await.map_err(told)? {
+                let (Ok(tenant), Ok(project)) = (row.get_str("tenant"), row.get_str("project")) else { continue };
+                if let (Ok(tenant), Ok(project)) = (TenantId::new(tenant), ProjectId::new(project)) {
+                    known.insert(Stream { tenant, project });
+                }
             }
         }
         Ok(known)
@@ -395,6 +390,7 @@ impl Inner {
 
     async fn retain(&self, now_ms: u64) -> Result<(), StoreError> {
         let days = self.in_time(self.days(Duration::ZERO)).await?;
+        let mut dropped_to: BTreeMap<String, u64> = BTreeMap::new();
         for name in days.names().filter(|name| name.is_over(now_ms)) {
             let Some(text) = name.text() else { continue };
             let dropped = self.run(doc! { "drop": &text }).await;
@@ -405,13 +401,24 @@ impl Inner {
                 return Err(failed.error);
             }
             lock(&self.listed).days.remove(name);
+            dropped_to.insert(name.class.clone(), name.day);
             // What comes late for that day is noted again.
             lock(&self.noted).clear();
             info!(collection = text, "a day of streams was dropped from MongoDB");
         }
-        let oldest = lock(&self.listed).days.0.keys().next().copied().unwrap_or(now_ms / DAY_MS);
-        let gone = doc! { "q": { "last": { "$lt": date_of(oldest) } }, "limit": 0 };
-        self.run(doc! { "delete": STREAMS, "deletes": [gone] }).await.map(drop).map_err(|failed| failed.error)
+        self.forget_streams(&dropped_to).await
+    }
+
+    /// Removes the names of streams whose last record was in a collection that was dropped.
+    async fn forget_streams(&self, dropped_to: &BTreeMap<String, u64>) -> Result<(), StoreError> {
+        let oldest = lock(&self.listed).days.oldest();
+        for (class, dropped) in dropped_to {
+            let kept_from = oldest.get(class).copied().unwrap_or(dropped + 1);
+            let gone = doc! { "class": class, "last": { "$lt": date_of(kept_from) } };
+            let deletes = vec![doc! { "q": gone, "limit": 0 }];
+            self.run(doc! { "delete": STREAMS, "deletes": deletes }).await.map_err(|failed| failed.error)?;
+        }
+        Ok(())
     }
 }
 
@@ -431,14 +438,14 @@ fn date_of(day: u64) -> DateTime {
     DateTime::from_millis(i64::try_from(day.saturating_mul(DAY_MS)).unwrap_or(i64::MAX))
 }
 
-fn note_command(streams: &[(Stream, u64)]) -> Document {
+fn note_command(streams: &[(Stream, u64)], class: &str) -> Document {
     let updates: Vec<Document> = streams
         .iter()
         .map(|(stream, day)| {
             let (tenant, project) = (stream.tenant.as_str(), stream.project.as_str());
             // No name has a tab.
-            let id = format!("{tenant}\t{project}");
-            let set = doc! { "tenant": tenant, "project": project };
+            let id = format!("{tenant}\t{project}\t{class}");
+            let set = doc! { "tenant": tenant, "project": project, "class": class };
             let update = doc! { "$set": set, "$max": { "last": date_of(*day) } };
             doc! { "q": { "_id": id }, "u": update, "upsert": true }
         })

@@ -7,6 +7,7 @@
 #[expect(clippy::duplicate_mod, reason = "one suite for both stores: `World` is another here")]
 #[path = "../race.rs"]
 mod race;
+mod proxy;
 mod server;
 #[expect(clippy::duplicate_mod, reason = "one suite for both stores: `World` is another here")]
 #[path = "../store.rs"]
@@ -14,6 +15,7 @@ mod store;
 #[expect(clippy::duplicate_mod, reason = "one suite for both stores: `World` is another here")]
 #[path = "../tail.rs"]
 mod tail;
+mod trouble;
 mod wire;
 
 use super::*;

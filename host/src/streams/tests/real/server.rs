@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 /// A process, and the folder of its data.
 pub(super) struct Server {
-    process: Child,
+    /// None: it is not there, or belongs to the test.
+    process: Option<Child>,
     _folder: tempfile::TempDir,
     pub(super) port: u16,
 }
@@ -43,9 +44,14 @@ impl Server {
         Server::start(command, folder, port)
     }
 
+    /// Nothing listens.
+    pub(super) fn none() -> Server {
+        Server { process: None, _folder: tempfile::tempdir().unwrap(), port: 0 }
+    }
+
     fn start(mut command: Command, folder: tempfile::TempDir, port: u16) -> Server {
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let server = Server { process, _folder: folder, port };
+        let server = Server { process: Some(process), _folder: folder, port };
         let end = SystemTime::now() + Duration::from_secs(30);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(SystemTime::now() < end, "the server does not listen");
@@ -61,8 +67,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        if let Some(process) = &mut self.process {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 }
 
