@@ -112,9 +112,14 @@ async fn follow(collector: &Collector, client: &Client) -> Tail {
 
 /// The viewer saw every line once, in order, and nothing else.
 async fn check_tail(mut tail: Tail, client: &Client, told: &Told) {
+    let until = tokio::time::Instant::now() + Duration::from_secs(30);
     let mut bodies = Vec::new();
     while bodies.len() < told.lines {
-        let event = tail.next().await.expect("the tail goes on");
+        let event = tokio::time::timeout_at(until, tail.next()).await;
+        let seen = (bodies.len(), told.lines);
+        let event = event.unwrap_or_else(|_| panic!("live, {}: {seen:?} lines within 30 s", client.tenant));
+        let event =
+            event.unwrap_or_else(|| panic!("the tail of {} ended after {seen:?} lines", client.tenant));
         match event.kind.as_str() {
             "log" => bodies.push(event.data["body"].clone()),
             "alive" => {}
