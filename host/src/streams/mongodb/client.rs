@@ -35,7 +35,10 @@ pub fn check_database(name: &str) -> Result<(), String> {
         && !name.chars().any(|char| char.is_control() || "/\\. \"$*<>:|?".contains(char));
     match is_good {
         true => Ok(()),
-        false => Err("it is no name of a database: 1 to 63 bytes without / \\ . \" $ * < > : | ? and spaces".into()),
+        false => {
+            Err("it is no name of a database: 1 to 63 bytes without / \\ . \" $ * < > : | ? and spaces"
+                .into())
+        }
     }
 }
 
@@ -74,9 +77,11 @@ fn options_of(uri: &Secret) -> Result<ClientOptions, String> {
 
 fn check_tls(options: &ClientOptions) -> Result<(), String> {
     let Some(Tls::Enabled(tls)) = &options.tls else { return Ok(()) };
-    for (name, path) in [("tlsCAFile", &tls.ca_file_path), ("tlsCertificateKeyFile", &tls.cert_key_file_path)] {
+    for (name, path) in [("tlsCAFile", &tls.ca_file_path), ("tlsCertificateKeyFile", &tls.cert_key_file_path)]
+    {
         if let Some(path) = path {
-            std::fs::File::open(path).map_err(|error| format!("its {name} cannot be read: {}", error.kind()))?;
+            std::fs::File::open(path)
+                .map_err(|error| format!("its {name} cannot be read: {}", error.kind()))?;
         }
     }
     Ok(())

@@ -68,7 +68,11 @@ impl World {
 fn open(uri: &str, database: &str, tuning: Tuning) -> Result<Arc<Streams>, String> {
     let settings = mongodb::Settings { uri: Secret::new(uri), database: database.to_owned() };
     let store = StoreSettings::Mongodb(settings);
-    Streams::open_tuned(Settings { store, retention: Duration::from_secs(7 * 86_400) }, tuning, Metrics::new())
+    Streams::open_tuned(
+        Settings { store, retention: Duration::from_secs(7 * 86_400) },
+        tuning,
+        Metrics::new(),
+    )
 }
 
 impl Deref for World {
