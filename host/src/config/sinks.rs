@@ -202,6 +202,8 @@ fn mongodb_uri(value: &Value) -> Result<Secret, Wrong> {
     let uri = secret(value)?;
     let hosts = uri.expose().strip_prefix("mongodb://").unwrap_or_default();
     if hosts.split(['/', '?']).next().is_some_and(|hosts| !hosts.is_empty() && !hosts.ends_with('@')) {
+        mongodb::check_uri(&uri)
+            .map_err(|why| (format!("cannot be used: {why}"), "mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS".into()))?;
         Ok(uri)
     } else {
         Err(("is no address of a MongoDB server".into(), "mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS".into()))

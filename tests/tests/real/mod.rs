@@ -4,6 +4,7 @@
 //! and says so; it is never skipped.
 
 mod jaeger;
+mod mongo;
 mod sdks;
 pub mod servers;
 mod story;
