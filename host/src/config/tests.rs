@@ -286,9 +286,12 @@ fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
     let text = with(&format!(
         "sinks: {{ out: {{ type: streams, store: {{ mongodb: {{ uri: \"{missing}\" }} }} }} }}"
     ));
-    check(&text, expect![[r#"
+    check(
+        &text,
+        expect![[r#"
         trommel.yaml:1:57: sinks.out.store.mongodb.uri: its tlsCAFile cannot be read: entity not found; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
-        1 fault in trommel.yaml"#]]);
+        1 fault in trommel.yaml"#]],
+    );
     check(
         &with(
             "sinks:

@@ -9,7 +9,9 @@ use crate::batch::{Entry, ProjectId, RecordId, Signal, Stream, TenantId};
 use mongodb::bson::{Document, RawDocumentBuf};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
@@ -72,10 +74,14 @@ fn pair(key: &str, value: Option<AnyValue>) -> KeyValue {
 
 fn request(record: LogRecord) -> ExportLogsServiceRequest {
     let resource = Resource { attributes: vec![pair("service.name", text("shop"))], ..Resource::default() };
-    let scope = InstrumentationScope { name: "http".into(), version: "2".into(), ..InstrumentationScope::default() };
+    let scope =
+        InstrumentationScope { name: "http".into(), version: "2".into(), ..InstrumentationScope::default() };
     let scope_logs = ScopeLogs { scope: Some(scope), log_records: vec![record], ..ScopeLogs::default() };
-    let resource_logs =
-        ResourceLogs { resource: Some(resource), scope_logs: vec![scope_logs], schema_url: "https://a/1".into() };
+    let resource_logs = ResourceLogs {
+        resource: Some(resource),
+        scope_logs: vec![scope_logs],
+        schema_url: "https://a/1".into(),
+    };
     ExportLogsServiceRequest { resource_logs: vec![resource_logs] }
 }
 
@@ -164,7 +170,8 @@ fn values_nest_as_deep_as_they_may_come() {
             _ => Value::ArrayValue(ArrayValue { values: vec![inner] }),
         };
     }
-    let document = document(LogRecord { body: Some(AnyValue { value: Some(value) }), ..LogRecord::default() });
+    let document =
+        document(LogRecord { body: Some(AnyValue { value: Some(value) }), ..LogRecord::default() });
     assert!(!document.contains_key("otlp"));
 }
 
@@ -247,14 +254,12 @@ fn records() -> impl Strategy<Value = LogRecord> {
 
 fn requests() -> impl Strategy<Value = ExportLogsServiceRequest> {
     let scope = ("[a-z]{0,2}", "[a-z]{0,2}", pairs_of(values()), prop_oneof![Just(0), any::<u32>()]);
-    let scope = scope.prop_map(|(name, version, attributes, dropped_attributes_count)| InstrumentationScope {
-        name,
-        version,
-        attributes,
-        dropped_attributes_count,
+    let scope = scope.prop_map(|(name, version, attributes, dropped_attributes_count)| {
+        InstrumentationScope { name, version, attributes, dropped_attributes_count }
     });
     let scope_logs = (prop::option::of(scope), "[a-z]{0,2}", prop::collection::vec(records(), 0..3));
-    let scope_logs = scope_logs.prop_map(|(scope, schema_url, log_records)| ScopeLogs { scope, schema_url, log_records });
+    let scope_logs =
+        scope_logs.prop_map(|(scope, schema_url, log_records)| ScopeLogs { scope, schema_url, log_records });
     let resource = (pairs_of(values()), prop_oneof![Just(0), any::<u32>()]);
     let resource = resource.prop_map(|(attributes, dropped_attributes_count)| Resource {
         attributes,
@@ -262,9 +267,13 @@ fn requests() -> impl Strategy<Value = ExportLogsServiceRequest> {
         ..Resource::default()
     });
     let resource_logs = (prop::option::of(resource), "[a-z]{0,2}", prop::collection::vec(scope_logs, 0..3));
-    let resource_logs = resource_logs
-        .prop_map(|(resource, schema_url, scope_logs)| ResourceLogs { resource, schema_url, scope_logs });
-    prop::collection::vec(resource_logs, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
+    let resource_logs = resource_logs.prop_map(|(resource, schema_url, scope_logs)| ResourceLogs {
+        resource,
+        schema_url,
+        scope_logs,
+    });
+    prop::collection::vec(resource_logs, 0..3)
+        .prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
 }
 
 proptest! {

@@ -44,7 +44,14 @@ async fn retention_drops_whole_days_by_the_class_in_their_names_and_nothing_else
     world.streams.retain(NOON).await;
     assert_eq!(world.history(&acme(), History::default()).await, ["2", "3"]);
     assert_eq!(world.streams.known().await.unwrap(), [acme()]);
-    let left = ["logs_20000101", "logs_30d_20251101", "logs_7d_20251117", "logs_7d_20251124", "others_7d_20200101", "streams"];
+    let left = [
+        "logs_20000101",
+        "logs_30d_20251101",
+        "logs_7d_20251117",
+        "logs_7d_20251124",
+        "others_7d_20200101",
+        "streams",
+    ];
     assert_eq!(collections(&world).await, left);
     world.streams.retain(NOON + DAY / 2).await;
     assert_eq!(world.history(&acme(), History::default()).await, ["3"]);
