@@ -81,6 +81,10 @@ fn check(file: &Path) -> u8 {
     if let Some(config) = config {
         let Some(runtime) = runtime() else { return FAILED };
         faults.add(runtime.block_on(app::faults(&config, &faults)));
+        let warnings = config.warnings();
+        if !warnings.is_empty() {
+            complain(warnings);
+        }
     }
     if !faults.is_empty() {
         complain(faults);
@@ -114,6 +118,10 @@ fn described(manifest: &Manifest, file: &Path) -> String {
     let signals: Vec<&str> = manifest.signals.iter().map(|signal| signal.name()).collect();
     let (name, version, signals) = (&manifest.name, &manifest.version, signals.join(", "));
     let (reads, writes, needs) = (listed(&manifest.reads), listed(&manifest.writes), listed(&manifest.needs));
+    let windows = match manifest.window_seconds {
+        0 => "none".into(),
+        seconds => format!("{seconds} s"),
+    };
     format!(
         "name     {name}
 version  {version}
@@ -121,6 +129,7 @@ signals  {signals}
 reads    {reads}
 writes   {writes}
 needs    {needs}
+windows  {windows}
 
 To grant what it asks for:
 
@@ -228,9 +237,10 @@ impl Reach {
         text + &match demo {
             Some(demo) => format!(
                 "\nDemonstration traffic is on its way: {}.\nFollow one project's lines as its client would, live and \
-                 redacted:\n\n  {}\n",
+                 redacted:\n\n  {}\n\n{}.\nOpen incidents:\n\n  curl {url}/v1/alerts\n",
                 demo.summary(),
-                demo.curl(console)
+                demo.curl(console),
+                demo.incident(),
             ),
             None if !self.has_streams => String::new(),
             None if self.is_open => format!(

@@ -1,7 +1,8 @@
 //! Traffic for `run --demo`: a client like any other, over real OTLP/gRPC.
 //!
 //! Three tenants with two projects each send logs (with e-mail addresses and card numbers among them), traces and
-//! metrics, until told to stop. Names and numbers are made up; the card numbers are the ones that payment providers
+//! metrics, until told to stop. One service fails for a while, again and again, so that there is an incident to see.
+//! Names and numbers are made up; the card numbers are the ones that payment providers
 //! publish for tests.
 
 use crate::telemetry::Secret;
@@ -21,7 +22,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
     number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, span};
+use opentelemetry_proto::tonic::trace::v1::{
+    ResourceSpans, ScopeSpans, Span, Status, span, status::StatusCode,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +45,26 @@ pub const TENANTS: [Tenant; 3] = [
 
 /// How often each project sends.
 const EVERY: Duration = Duration::from_millis(500);
+/// The service that fails: tenant and project.
+pub const FAILING: (&str, &str) = ("acme", "billing");
+/// It fails once in so many rounds, which are five minutes: whoever looks later sees it too.
+const CYCLE_ROUNDS: u64 = 600;
+/// And in these of them, after a minute and for 40 s: what is usual must be known before something is not.
+const FAILING_ROUNDS: std::ops::Range<u64> = 120..200;
+
+/// From the start of the traffic to the first failure.
+pub fn fails_after() -> Duration {
+    EVERY * FAILING_ROUNDS.start as u32
+}
+
+/// How long it fails.
+pub fn fails_for() -> Duration {
+    EVERY * (FAILING_ROUNDS.end - FAILING_ROUNDS.start) as u32
+}
+
+fn is_failing(tenant: &Tenant, project: &str, round: u64) -> bool {
+    (tenant.name, project) == FAILING && FAILING_ROUNDS.contains(&(round % CYCLE_ROUNDS))
+}
 
 /// Sends until `stop`. `tokens` are those of [`TENANTS`], in order. A collector that is busy is asked again next time.
 pub async fn send(to: SocketAddr, tokens: [Secret; 3], stop: CancellationToken) -> anyhow::Result<()> {
@@ -84,13 +107,14 @@ async fn send_round(
         ^ (project.len() as u64) << 32
         ^ u64::from(project.as_bytes()[0]);
     let trace = Trace::new(seed);
+    let is_failing = is_failing(tenant, project, round);
     let resource = resource(tenant, project);
     let logs = ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
             resource: Some(resource.clone()),
             scope_logs: vec![ScopeLogs {
                 scope: scope(),
-                log_records: log_records(round, seed, &trace),
+                log_records: log_records(round, seed, &trace, is_failing),
                 ..Default::default()
             }],
             ..Default::default()
@@ -102,7 +126,7 @@ async fn send_round(
             resource: Some(resource.clone()),
             scope_spans: vec![ScopeSpans {
                 scope: scope(),
-                spans: spans(seed, &trace),
+                spans: spans(seed, &trace, is_failing),
                 ..Default::default()
             }],
             ..Default::default()
@@ -139,7 +163,7 @@ impl Trace {
     }
 }
 
-fn log_records(round: u64, seed: u64, trace: &Trace) -> Vec<LogRecord> {
+fn log_records(round: u64, seed: u64, trace: &Trace, is_failing: bool) -> Vec<LogRecord> {
     const NAMES: [&str; 4] = ["ada", "grace", "linus", "barbara"];
     let name = NAMES[(seed >> 7) as usize % NAMES.len()];
     let millis = 3 + (seed >> 11) % 240;
@@ -152,6 +176,10 @@ fn log_records(round: u64, seed: u64, trace: &Trace) -> Vec<LogRecord> {
     }
     if round.is_multiple_of(17) {
         lines.push((17, "ERROR", format!("connection to the warehouse timed out after {millis} ms")));
+    }
+    if is_failing {
+        let line = format!("charging {name}@example.com failed: the provider answered 503 after {millis} ms");
+        lines.extend(std::iter::repeat_n((17, "ERROR", line), 3));
     }
     let record = |(severity_number, severity, body): (i32, &str, String)| LogRecord {
         time_unix_nano: now_ns(),
@@ -172,7 +200,7 @@ fn log_records(round: u64, seed: u64, trace: &Trace) -> Vec<LogRecord> {
     lines.into_iter().map(record).collect()
 }
 
-fn spans(seed: u64, trace: &Trace) -> Vec<Span> {
+fn spans(seed: u64, trace: &Trace, is_failing: bool) -> Vec<Span> {
     let took_ns = (3 + (seed >> 11) % 240) * 1_000_000;
     let end = now_ns();
     let root = Span {
@@ -186,6 +214,7 @@ fn spans(seed: u64, trace: &Trace) -> Vec<Span> {
             attribute("http.request.method", text("POST")),
             attribute("url.path", text("/orders")),
         ],
+        status: is_failing.then(|| Status { code: StatusCode::Error as i32, ..Default::default() }),
         ..Default::default()
     };
     let child = Span {

@@ -41,6 +41,40 @@ fn check_refuses_what_run_refuses() {
     both_refuse(folder.path(), &format!("{FRAME}{unguarded}"), &["trommel.yaml:3:", "`redact` is missing"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_likely_not_meant_is_said_by_check_and_by_run_and_stops_neither() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, console) = (folder.path().join("trommel.yaml"), free_port());
+    let yaml = format!(
+        "{FRAME}console: {{ listen: 127.0.0.1:{console} }}
+plugins: {{ cut: {{ module: \"builtin:sample\" }}, watch: {{ module: \"builtin:anomaly\" }} }}
+pipelines: [{{ name: logs, when: {{ signal: logs }}, plugins: [cut, watch], sinks: [out] }}]\n"
+    );
+    std::fs::write(&file, yaml).unwrap();
+    let place = format!("{}:5:67: pipelines[0].plugins[1]: ", file.display());
+    let said = [
+        format!(
+            "{place}`watch` stands after `cut`: it would count what `cut` left; right would be: `watch` before `cut`"
+        ),
+        format!(
+            "{place}nobody is told of what `watch` finds: there is no channel; right would be: alerts: {{ channels: {{ ops: {{ type: log }} }} }}"
+        ),
+    ];
+    let (code, printed, warned) = trommel(&["check"], &file);
+    assert_eq!((code, printed), (Some(0), format!("{} is valid\n", file.display())), "{warned}");
+    assert_eq!(warned, format!("{}\n2 warnings in {}\n", said.join("\n"), file.display()));
+    let log = folder.path().join("log");
+    let mut command = Command::new(binary());
+    command.args(["run", "--config"]).arg(&file).current_dir(folder.path());
+    command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+    let mut process = Process(command.spawn().unwrap());
+    eventually("ready", || crate::shutdown::is_ready(console)).await;
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(said.iter().all(|line| log.contains(line)), "{log}");
+}
+
 #[test]
 fn a_guard_must_look_at_what_its_pipelines_take() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_answer() {
     let world = World::start(crate::deliver::LOCAL).await;
-    for path in ["/healthz", "/readyz", "/metrics", "/v1/plugins", "/v1/ledger", "/"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/v1/plugins", "/v1/ledger", "/v1/alerts", "/"] {
         let answer = world.http.get(world.console(path)).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
     }

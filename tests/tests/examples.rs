@@ -1,9 +1,10 @@
 //! Every example starts, and does what its README says.
 
+use crate::shutdown::{Process, binary, free_port};
 use crate::world::{World, attribute, eventually, logs};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use trommel::config::Config;
+use std::process::Command;
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples")
@@ -35,18 +36,32 @@ fn folder_of(name: &str) -> tempfile::TempDir {
     folder
 }
 
-#[tokio::test]
-async fn every_example_is_valid_and_explained() {
+#[test]
+fn every_example_is_valid_and_explained() {
     let mut seen = 0;
     for entry in std::fs::read_dir(examples()).unwrap() {
         let folder = entry.unwrap().path();
-        let (config, mut faults) = Config::examine(&folder.join("trommel.yaml"));
-        faults.add(trommel::app::faults(&config.expect("a configuration"), &faults).await);
-        assert!(faults.is_empty(), "{faults}");
+        let mut check = Command::new(binary());
+        check.arg("check").arg(folder.join("trommel.yaml"));
+        // What the example of the platform cannot know.
+        check.env("TELEGRAM_TOKEN", "123:abc").env("TELEGRAM_CHAT", "-100123");
+        let output = check.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{}: {said}", folder.display());
         assert!(folder.join("README.md").exists(), "{} has no README", folder.display());
         seen += 1;
     }
-    assert!(seen >= 4, "first-steps, sidecar, gateway, jaeger");
+    assert!(seen >= 5, "first-steps, sidecar, gateway, jaeger, platform");
+}
+
+#[test]
+fn the_platform_says_which_variables_it_lacks() {
+    let mut check = Command::new(binary());
+    check.arg("check").arg(examples().join("platform/trommel.yaml"));
+    let output = check.env_remove("TELEGRAM_TOKEN").env_remove("TELEGRAM_CHAT").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("`TELEGRAM_TOKEN` is not set") && said.contains("2 faults"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,6 +113,54 @@ async fn the_jaeger_example_starts_and_waits_for_its_jaeger() {
     })
     .await;
     world.end().await;
+}
+
+/// Without any of its servers, as after a power cut: it takes what comes, and says what it lacks.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_platform_starts_before_its_servers() {
+    let folder = folder_of("platform");
+    let (http, console) = (free_port(), free_port());
+    let mut run = Command::new(binary());
+    run.args(["run", "--config"]).arg(folder.path().join("trommel.yaml"));
+    run.env("TROMMEL_DATA", folder.path().join("data"))
+        .env("TROMMEL_GRPC", format!("127.0.0.1:{}", free_port()))
+        .env("TROMMEL_HTTP", format!("127.0.0.1:{http}"))
+        .env("TROMMEL_CONSOLE", format!("127.0.0.1:{console}"))
+        .env("MONGODB_URI", "mongodb://user:s3cret@127.0.0.1:1/?serverSelectionTimeoutMS=200")
+        .env("JAEGER_ENDPOINT", "http://127.0.0.1:1")
+        .env("PROMETHEUS_ENDPOINT", "http://127.0.0.1:1/api/v1/write")
+        .env("VICTORIAMETRICS_ENDPOINT", "http://127.0.0.1:1/api/v1/write")
+        .env("TELEGRAM_API", "http://127.0.0.1:1")
+        .env("TELEGRAM_TOKEN", "123:s3cret")
+        .env("TELEGRAM_CHAT", "-100123");
+    let log = folder.path().join("log");
+    run.stdout(std::fs::File::create(&log).unwrap()).stderr(std::fs::File::create(&log).unwrap());
+    let mut process = Process(run.spawn().unwrap());
+    let readme = std::fs::read_to_string(examples().join("platform/README.md")).unwrap();
+    let body = readme.split("-d '").nth(1).unwrap().split('\'').next().unwrap();
+    let client = crate::world::client();
+    let send = || {
+        let request = client.post(format!("http://127.0.0.1:{http}/v1/logs")).bearer_auth("acme-token");
+        request.header("content-type", "application/json").body(body.to_owned()).send()
+    };
+    eventually("the line is taken", || async { send().await.is_ok_and(|answer| answer.status() == 200) })
+        .await;
+    let ask = |path: &str| {
+        let request = client.get(format!("http://127.0.0.1:{console}{path}"));
+        async { request.send().await.unwrap() }
+    };
+    eventually("the store is missed", || async {
+        let answer = ask("/readyz").await;
+        answer.status() == 503 && answer.text().await.unwrap().contains("streams")
+    })
+    .await;
+    assert_eq!(ask("/healthz").await.status(), 200);
+    let alerts: Value = ask("/v1/alerts").await.json().await.unwrap();
+    assert_eq!(alerts["incidents"], serde_json::json!([]));
+    process.terminate();
+    assert_eq!(process.exit_code().await, Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(!log.contains("s3cret") && !log.contains("ada@example.com"), "{log}");
 }
 
 #[test]

@@ -41,6 +41,17 @@ impl Demo {
         format!("{} of {}", signals.join(", "), tenants.join(", "))
     }
 
+    /// What will happen, and when.
+    pub fn incident(&self) -> String {
+        let (tenant, project) = demo::FAILING;
+        format!(
+            "{} s from now {project} of {tenant} begins to fail, for {} s: a line `alert` below tells of the incident, and \
+             one of its end",
+            demo::fails_after().as_secs(),
+            demo::fails_for().as_secs(),
+        )
+    }
+
     /// A line for a shell that follows the first tenant's first project.
     pub fn curl(&self, console: SocketAddr) -> String {
         let tenant = demo::TENANTS[0];

@@ -3,12 +3,13 @@
 //! `trommel check` tells all of it at once, beside what the file alone shows. A start looks at the same before it
 //! takes ports, so that what `check` takes is not refused by `run`.
 
+use crate::alerts::{self, Alerts};
 use crate::batch::Signal;
 use crate::config::{Config, Fault, Faults};
 use crate::net::tls;
 use crate::pipeline::PipelineSettings;
 use crate::sandbox::{self, Module, Sandbox};
-use crate::sinks::{self, otlp::Otlp};
+use crate::sinks::{self, Sink};
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 const RIGHT_TLS: &str = "certificates and their key in PEM, in files that the collector may read";
 const RIGHT_TOKENS: &str = "files that the collector may read, with each token once";
 const RIGHT_SINK: &str = "an address without credentials, and files in PEM that the collector may read";
+const RIGHT_CHANNEL: &str = "an address that can be called, and files in PEM that the collector may read";
 const RIGHT_PLUGIN: &str =
     "a component whose settings and `grant` fit: `trommel plugin inspect FILE` prints what it asks for";
 
@@ -79,9 +81,19 @@ fn of_files(config: &Config, told: &Faults) -> Vec<Fault> {
         note("identity.tokens".into(), wrong, RIGHT_TOKENS);
     }
     for (name, sink) in &config.sinks {
-        let sinks::Settings::Otlp(settings) = sink else { continue };
-        if let Err(wrong) = Otlp::open(settings.clone()) {
+        // A store is opened once, by the start: two at a time would be in each other's way.
+        if matches!(sink, sinks::Settings::Streams(_)) {
+            continue;
+        }
+        if let Err(wrong) = Sink::open(name, sink.clone(), None, &Metrics::new()) {
             note(format!("sinks.{name}"), wrong, RIGHT_SINK);
+        }
+    }
+    for channel in &config.alerts.channels {
+        // Each alone, so that the fault stands at its place.
+        let alone = alerts::Settings { channels: vec![channel.clone()], ..Default::default() };
+        if let Err(wrong) = Alerts::open(alone, Metrics::new()) {
+            note(format!("alerts.channels.{}", channel.0), wrong, RIGHT_CHANNEL);
         }
     }
     faults

@@ -7,11 +7,12 @@ mod plugins;
 pub use demonstration::Demo;
 pub use faults::faults;
 
+use crate::alerts::Alerts;
 use crate::config::{Config, Faults};
 use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, Followed, Journal, SinkId};
-use crate::pipeline::{self, Pipeline, deliver};
+use crate::pipeline::{self, Pipeline, Surroundings, deliver};
 use crate::receivers::{self, Listeners, Receiver};
 use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
@@ -37,6 +38,8 @@ const RELOAD_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// How long the sinks may take to empty the journal when the collector stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long the channels may take to hear the last of it when the collector stops.
+const ALERTS_MAX: Duration = Duration::from_secs(5);
 /// How long requests in flight may take when the collector stops.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,10 @@ pub struct App {
     /// The sinks deliver what is there, then end.
     stop_delivering: CancellationToken,
     delivering: JoinSet<()>,
+    alerts: Arc<Alerts>,
+    /// Nothing is raised any more: the channels are told what is due, then end.
+    stop_alerting: CancellationToken,
+    alerting: JoinSet<()>,
     /// Everything else ends at once.
     stop_serving: CancellationToken,
     /// Whoever drops a collector without stopping it ends its thread all the same.
@@ -93,12 +100,16 @@ impl App {
     /// Looks at what the configuration names, takes the ports, opens the stores, loads the plugins, then serves. What
     /// cannot start is told, with its name.
     pub async fn start(config: Config) -> Result<App, StartError> {
+        for warning in config.warnings().lines() {
+            tracing::warn!("{warning}");
+        }
         faults::before_start(&config).await?;
         keep_memory_off_disk();
         make_private_folder(&config.data)?;
         let metrics = Metrics::new();
         let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
-        let sandbox = Arc::new(sandbox.map_err(anyhow::Error::from)?);
+        let sandbox = sandbox.map_err(anyhow::Error::from)?;
+        let sandbox = Arc::new(sandbox.keep_state_in(config.data.join("plugin-state")));
         let plugins = Arc::new(Plugins::new(config.plugins.clone()));
         plugins.load_guards(&sandbox).await;
         let states = plugins.states().clone();
@@ -125,16 +136,23 @@ impl App {
         let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
         let journal = Journal::open(&config.journal, &names, journal::system_clock(), &metrics);
+        let alerts = Alerts::open(config.alerts.clone(), metrics.clone()).map_err(anyhow::Error::msg);
+        let alerts = alerts.context("alerts")?;
         let streams = open_streams(&config, &metrics)?;
         let sinks = open_sinks(&config, streams.as_ref(), &metrics)?;
         let settings = pipeline::Settings {
             record_bytes_max: config.record_bytes_max,
             ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
         };
-        let (clock, parts) = (journal::system_clock(), (tenants.clone(), journal.clone()));
+        let around = Surroundings {
+            tenants: tenants.clone(),
+            journal: journal.clone(),
+            alerts: alerts.clone(),
+            clock: journal::system_clock(),
+            metrics: metrics.clone(),
+        };
         let pipeline =
-            Pipeline::open(settings, &plugins.slots(), names, parts.0, parts.1, clock, metrics.clone());
-        let pipeline = pipeline.map_err(anyhow::Error::msg)?;
+            Pipeline::open(settings, &plugins.slots(), names, around).map_err(anyhow::Error::msg)?;
 
         let stop_serving = CancellationToken::new();
         let mut app = App {
@@ -150,11 +168,15 @@ impl App {
             receiving: JoinSet::new(),
             stop_delivering: CancellationToken::new(),
             delivering: JoinSet::new(),
+            alerts: alerts.clone(),
+            stop_alerting: CancellationToken::new(),
+            alerting: JoinSet::new(),
             _ends: stop_serving.clone().drop_guard(),
             stop_serving,
             serving: JoinSet::new(),
             demonstration: JoinSet::new(),
         };
+        app.alerting.spawn(alerts.run(app.stop_alerting.clone()));
         app.keep_time(sandbox.clone(), tenants.clone());
         app.load_plugins(sandbox);
         app.follow(&config);
@@ -184,6 +206,13 @@ impl App {
             tracing::warn!("the sinks were not drained in time; what is left is counted as expired");
         }
         self.delivering.shutdown().await;
+        self.stop_alerting.cancel();
+        let told =
+            tokio::time::timeout(ALERTS_MAX, async { while self.alerting.join_next().await.is_some() {} });
+        if told.await.is_err() {
+            tracing::warn!("the channels of alerts were not told everything in time");
+        }
+        self.alerting.shutdown().await;
         // Viewers get what was published, then `end`: connections that would go on for ever hold nobody up.
         if let Some(streams) = &self.streams {
             streams.end_tails();
@@ -220,7 +249,7 @@ impl App {
         });
     }
 
-    /// What needs a clock: plugins' CPU time, token files, retention.
+    /// What needs a clock: plugins' CPU time and windows, token files, retention.
     fn keep_time(&mut self, sandbox: Arc<Sandbox>, tenants: Arc<Tenants>) {
         let stop = self.stop_serving.clone();
         let no_more = stop.clone();
@@ -231,6 +260,7 @@ impl App {
                 std::thread::sleep(PLUGIN_TICK);
             }
         });
+        self.serving.spawn(self.pipeline.clone().tick(stop.clone()));
         self.serving
             .spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
         if let Some(streams) = self.streams.clone() {
@@ -346,12 +376,14 @@ impl App {
     ) {
         let (journal, plugins, pipeline, streams) =
             (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
+        let alerts = self.alerts.clone();
         let shown = Console {
             tenants,
             streams: streams.clone(),
             metrics: metrics.clone(),
             ledger: Arc::new(move || serde_json::to_value(journal.ledger.snapshot()).unwrap_or_default()),
             plugins: Arc::new(move || plugins.shown()),
+            alerts: Arc::new(move || alerts.shown()),
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
             stop: self.stop_serving.clone(),
         };

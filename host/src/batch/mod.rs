@@ -17,7 +17,7 @@ mod splice;
 mod tests;
 mod tree;
 mod walk;
-mod wire;
+pub mod wire;
 mod written;
 
 pub use entry::Entry;

@@ -1,38 +1,51 @@
 //! Protobuf's wire format: reads the fields of checked bytes, writes the few fields we make ourselves.
 //!
-//! Knows no schema. Reading trusts what [`super::walk`] accepted; on anything else it stops early and never panics.
+//! Knows no schema. Reading trusts what the checked walk accepted; on anything else it stops early and never panics.
+//! Sinks that write another form straight from an entry's bytes read with this, so that there is one decoder.
 //! Source: protobuf.dev, "Encoding".
 
-pub(super) const VARINT: u8 = 0;
-pub(super) const LENGTH: u8 = 2;
+pub const VARINT: u8 = 0;
+pub const LENGTH: u8 = 2;
+pub const FIXED64: u8 = 1;
 
 /// One field of a message; all numbers are offsets in the bytes that were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Field {
-    pub(super) number: u32,
-    pub(super) wire: u8,
+pub struct Field {
+    pub number: u32,
+    pub wire: u8,
     /// Where its key begins.
-    pub(super) start: usize,
+    pub start: usize,
     /// Where its value begins: after the key, and after the length if it has one.
-    pub(super) content: usize,
-    pub(super) end: usize,
+    pub content: usize,
+    pub end: usize,
 }
 
 impl Field {
-    pub(super) fn is_message(&self, number: u32) -> bool {
+    /// Whether it is a length-delimited field with this number.
+    pub fn is_message(&self, number: u32) -> bool {
         self.number == number && self.wire == LENGTH
     }
+
+    /// What it holds, of the bytes that were read.
+    pub fn of<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(self.content..self.end).unwrap_or_default()
+    }
+}
+
+/// The fields of a whole message.
+pub fn fields_of(message: &[u8]) -> Fields<'_> {
+    fields(message, 0, message.len())
 }
 
 /// Iterates the fields of one message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'b> {
+pub struct Fields<'b> {
     bytes: &'b [u8],
     at: usize,
 }
 
 /// The fields of the message whose content is `bytes[start..end]`.
-pub(super) fn fields(bytes: &[u8], start: usize, end: usize) -> Fields<'_> {
+pub fn fields(bytes: &[u8], start: usize, end: usize) -> Fields<'_> {
     Fields { bytes: &bytes[..end.min(bytes.len())], at: start }
 }
 
@@ -112,7 +125,7 @@ fn group_end(bytes: &[u8], mut at: usize) -> Option<usize> {
 
 /// The varint at `at`, and where it ends.
 #[inline(always)]
-pub(super) fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+pub fn varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     let first = *bytes.get(at)?;
     if first < 0x80 {
         return Some((u64::from(first), at + 1));
@@ -140,12 +153,19 @@ fn long_varint(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     None
 }
 
+/// The eight bytes of a field with wire type 1, as a number.
+#[inline]
+pub fn fixed64(bytes: &[u8], field: &Field) -> u64 {
+    let content = bytes.get(field.content..field.content + 8);
+    content.and_then(|content| content.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
 /// How many bytes [`put_varint`] writes.
-pub(super) fn varint_len(value: u64) -> usize {
+pub fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -154,7 +174,7 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Writes a length-delimited field.
-pub(super) fn put_field(out: &mut Vec<u8>, number: u32, content: &[u8]) {
+pub fn put_field(out: &mut Vec<u8>, number: u32, content: &[u8]) {
     put_varint(out, u64::from(number << 3 | u32::from(LENGTH)));
     put_varint(out, content.len() as u64);
     out.extend_from_slice(content);

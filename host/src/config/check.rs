@@ -1,10 +1,12 @@
 //! What no section can see alone.
 
 use super::Config;
+use super::fault::Fault;
 use super::pipelines::Placed;
 use super::read::Table;
 use crate::journal::SINKS_MAX;
 use crate::pipeline::PipelineSettings;
+use crate::sandbox::Module;
 use std::collections::BTreeSet;
 
 pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
@@ -22,6 +24,32 @@ pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
             fault("name", format!("`{}` stands twice", placed.settings.name), "a name of its own".into());
         }
     }
+}
+
+/// What is likely not meant.
+pub(super) fn doubts(config: &Config) -> Vec<Fault> {
+    let is = |name: &String, bundled: &str| {
+        let is_module = |module: &Module| matches!(module, Module::Builtin(builtin) if builtin == bundled);
+        config.plugins.iter().any(|plugin| plugin.name == *name && is_module(&plugin.module))
+    };
+    let mut doubts = Vec::new();
+    for (number, pipeline) in config.pipelines.iter().enumerate() {
+        let Some(at) = pipeline.plugins.iter().position(|name| is(name, "anomaly")) else { continue };
+        let mut doubt = |at: usize, wrong: String, right: String| {
+            let key = format!("pipelines[{number}].plugins[{at}]");
+            doubts.push(config.places.fault(&key, wrong, right));
+        };
+        let anomaly = &pipeline.plugins[at];
+        if let Some(sample) = pipeline.plugins[..at].iter().find(|name| is(name, "sample")) {
+            let wrong = format!("`{anomaly}` stands after `{sample}`: it would count what `{sample}` left");
+            doubt(at, wrong, format!("`{anomaly}` before `{sample}`"));
+        }
+        if config.alerts.channels.is_empty() {
+            let wrong = format!("nobody is told of what `{anomaly}` finds: there is no channel");
+            doubt(at, wrong, "alerts: { channels: { ops: { type: log } } }".into());
+        }
+    }
+    doubts
 }
 
 type FaultAt<'f> = dyn Fn(&str, String, String) + 'f;
@@ -104,7 +132,8 @@ fn names_exist(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>
     }
 }
 
-fn one_of(known: &[&str], section: &str) -> String {
+/// What a name may be.
+pub(super) fn one_of(known: &[&str], section: &str) -> String {
     if known.is_empty() { format!("one that stands under `{section}`") } else { known.join(", ") }
 }
 

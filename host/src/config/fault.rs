@@ -43,19 +43,50 @@ impl Faults {
     }
 }
 
-impl std::fmt::Display for Faults {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for fault in &self.faults {
+/// Everything that is likely not meant: shown like [`Faults`], and nothing stops for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warnings(pub(super) Faults);
+
+impl Faults {
+    /// A line for each: place, key, what is wrong, what would be right.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.faults.iter().map(|fault| {
             let Position { line, column } = fault.at;
             let key = if fault.key.is_empty() { String::new() } else { format!("{}: ", fault.key) };
-            writeln!(
-                f,
-                "{}:{line}:{column}: {key}{}; right would be: {}",
-                self.file, fault.wrong, fault.right
-            )?;
+            format!("{}:{line}:{column}: {key}{}; right would be: {}", self.file, fault.wrong, fault.right)
+        })
+    }
+
+    /// All lines, and how many there are.
+    fn write(&self, f: &mut std::fmt::Formatter<'_>, what: &str) -> std::fmt::Result {
+        for line in self.lines() {
+            writeln!(f, "{line}")?;
         }
         let count = self.faults.len();
-        write!(f, "{count} {} in {}", if count == 1 { "fault" } else { "faults" }, self.file)
+        write!(f, "{count} {what}{} in {}", if count == 1 { "" } else { "s" }, self.file)
+    }
+}
+
+impl Warnings {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As [`Faults::lines`].
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.lines()
+    }
+}
+
+impl std::fmt::Display for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.write(f, "fault")
+    }
+}
+
+impl std::fmt::Display for Warnings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.write(f, "warning")
     }
 }
 

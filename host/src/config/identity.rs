@@ -20,13 +20,18 @@ pub(super) struct Identity {
 impl Default for Identity {
     fn default() -> Identity {
         Identity {
-            attributes: IdentityKeys { tenant: "tenant.id".into(), project: "project.id".into() },
+            attributes: keys(),
             stamp: true,
             credentials: Vec::new(),
             token_files: Vec::new(),
             ticket_key: None,
         }
     }
+}
+
+/// The attributes that carry identity where the file names none.
+pub(super) fn keys() -> IdentityKeys {
+    IdentityKeys { tenant: "tenant.id".into(), project: "project.id".into() }
 }
 
 const KEYS: [&str; 5] = ["attributes", "stamp", "tokens", "tickets", "unknown_tenant"];

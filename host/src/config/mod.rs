@@ -4,6 +4,7 @@
 //! modules' own `Settings` (one file per section), and `check` looks at what no section can see alone. Faults are
 //! collected through all three: whoever runs `trommel check` sees everything that is wrong, once.
 
+mod alerts;
 mod check;
 mod fault;
 mod identity;
@@ -15,7 +16,7 @@ mod ports;
 mod read;
 mod sinks;
 
-pub use fault::{Fault, Faults, Position};
+pub use fault::{Fault, Faults, Position, Warnings};
 pub use places::Places;
 
 use crate::{console, journal, pipeline, receivers, sandbox, tenants};
@@ -38,6 +39,7 @@ pub struct Config {
     /// How each of `sinks` is served, in their order.
     pub deliver: Vec<pipeline::deliver::Settings>,
     pub journal: journal::Settings,
+    pub alerts: crate::alerts::Settings,
     /// Records larger than this are refused before any plugin sees them.
     pub record_bytes_max: usize,
     /// Where the keys stand in the file.
@@ -94,6 +96,11 @@ impl Config {
         Config::parse(DEFAULTS, folder, "defaults.yaml").expect("a test reads the embedded defaults")
     }
 
+    /// What is likely not meant, and stops nothing.
+    pub fn warnings(&self) -> Warnings {
+        Warnings(self.places.faults(check::doubts(self)))
+    }
+
     /// Reads and checks a text; relative paths start at `folder`.
     pub fn parse(text: &str, folder: &Path, file: &str) -> Result<Config, Faults> {
         whole(examine(text, folder, file))
@@ -124,14 +131,19 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let identity = table.table("identity").map(identity::read);
     let (room_bytes, record_bytes_max) = read_memory(&table);
     let placed = pipelines::read(&table);
-    let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data)).unwrap_or_default();
+    let keys = identity.as_ref().map(|identity| identity.attributes.clone()).unwrap_or_else(identity::keys);
+    let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data, &keys)).unwrap_or_default();
     let (sinks, deliver) = sinks.into_iter().unzip();
     let journal = read_journal(&table, room_bytes);
     let journal::Settings::Memory { bytes_max: journal_bytes } = journal;
+    let plugins = table.table("plugins").map(plugins::read).unwrap_or_default();
+    let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+    let alerts = table.table("alerts").map(|alerts| alerts::read(alerts, &names)).unwrap_or_default();
     let config = Config {
         receivers: ports::read_receivers(table.table("receivers")),
         console: ports::read_console(table.table("console")),
-        plugins: table.table("plugins").map(plugins::read).unwrap_or_default(),
+        plugins,
+        alerts,
         sinks,
         deliver,
         journal,
@@ -142,9 +154,6 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         data,
         places: Places::default(),
     };
-    if table.node("alerts").is_some() {
-        table.fault("alerts", "alerts come with a later version", "leave the section out");
-    }
     check::check(&table, &config, &placed);
     table.finish(&KEYS);
     config

@@ -130,7 +130,7 @@ pub(super) fn key_below(path: &str, key: &str) -> String {
     if path.is_empty() { key.into() } else { format!("{path}.{key}") }
 }
 
-/// Replaces each `${env:NAME}` and `${file:PATH}`; `$${` is a plain `${`. Also returns what was put in.
+/// Replaces each `${env:NAME}`, `${env:NAME:-VALUE}` and `${file:PATH}`; `$${` is a plain `${`. Also returns what was put in.
 fn filled(written: &str, folder: &Path) -> Result<(String, Vec<Secret>), (String, String)> {
     let mut out = String::new();
     let mut found = Vec::new();
@@ -145,7 +145,10 @@ fn filled(written: &str, folder: &Path) -> Result<(String, Vec<Secret>), (String
         out.push_str(&rest[..start]);
         let inner = &rest[start + 2..];
         let Some(end) = inner.find('}') else {
-            return Err((format!("`{written}` has no closing brace"), "${env:NAME} or ${file:PATH}".into()));
+            return Err((
+                format!("`{written}` has no closing brace"),
+                "${env:NAME}, ${env:NAME:-VALUE} or ${file:PATH}".into(),
+            ));
         };
         let text = looked_up(&inner[..end], folder)?;
         out.push_str(&text);
@@ -158,12 +161,22 @@ fn filled(written: &str, folder: &Path) -> Result<(String, Vec<Secret>), (String
 
 fn looked_up(name: &str, folder: &Path) -> Result<String, (String, String)> {
     match name.split_once(':') {
-        Some(("env", variable)) => std::env::var(variable).map_err(|_| {
-            (
-                format!("the environment variable `{variable}` is not set"),
-                format!("set {variable} before the start"),
-            )
-        }),
+        Some(("env", variable)) => {
+            // As shells read it: empty is as good as not set.
+            let (variable, usual) = match variable.split_once(":-") {
+                Some((variable, usual)) => (variable, Some(usual)),
+                None => (variable, None),
+            };
+            match (std::env::var(variable), usual) {
+                (Ok(text), None) => Ok(text),
+                (Ok(text), Some(_)) if !text.is_empty() => Ok(text),
+                (_, Some(usual)) => Ok(usual.to_owned()),
+                (Err(_), None) => Err((
+                    format!("the environment variable `{variable}` is not set"),
+                    format!("set {variable} before the start"),
+                )),
+            }
+        }
         Some(("file", path)) => {
             let path = folder.join(path);
             let text = std::fs::read_to_string(&path).map_err(|error| {
@@ -180,7 +193,7 @@ fn looked_up(name: &str, folder: &Path) -> Result<String, (String, String)> {
         }
         _ => Err((
             format!("`${{{name}}}` is no reference"),
-            "${env:NAME}, ${file:PATH}, or $${ for a plain ${".into(),
+            "${env:NAME}, ${env:NAME:-VALUE}, ${file:PATH}, or $${ for a plain ${".into(),
         )),
     }
 }
@@ -265,6 +278,22 @@ mod tests {
         assert_eq!((inner[0].1.line, inner[0].1.column), (2, 3));
         let Value::List(items) = &inner[0].2.value else { panic!("a list") };
         assert_eq!((items[1].at.line, items[1].at.column), (2, 10));
+    }
+
+    #[test]
+    fn a_variable_may_have_a_value_for_where_it_is_not_set() {
+        let home = std::env::var("HOME").unwrap();
+        for (written, filled) in [
+            ("${env:TROMMEL_NOT_SET:-http://h:1/x}", "http://h:1/x"),
+            ("a${env:TROMMEL_NOT_SET:-}b", "ab"),
+            ("${env:HOME:-elsewhere}", home.as_str()),
+            ("${env:TROMMEL_NOT_SET:-:-}", ":-"),
+        ] {
+            let node = parse(&format!("a: \"{written}\""), Path::new(".")).unwrap().0;
+            let Value::Table(entries) = &node.value else { panic!("a table") };
+            let Value::Text { filled: found, .. } = &entries[0].2.value else { panic!("a text") };
+            assert_eq!(found, filled, "{written}");
+        }
     }
 
     #[test]

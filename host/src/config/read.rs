@@ -261,6 +261,18 @@ pub(super) fn address(value: &Value) -> Result<SocketAddr, Wrong> {
     })
 }
 
+/// A number of things, one at least.
+pub(super) fn count(value: &Value) -> Result<u32, Wrong> {
+    let number = match value {
+        Value::Integer(number) => u32::try_from(*number).ok(),
+        Value::Text { filled, .. } => filled.parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| *number > 0)
+        .ok_or_else(|| (format!("{} is no number of 1 or more", value.shown()), "a whole number: 20".into()))
+}
+
 /// One of a few words.
 pub(super) fn choice<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Value) -> Result<T, Wrong> {
     move |value| {

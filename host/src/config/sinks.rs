@@ -1,21 +1,27 @@
 //! `sinks:` where batches end.
 
-use super::node::Node;
+use super::node::{Node, Value};
 use super::ports::read_client_tls;
-use super::read::{Table, choice, duration, secret, text};
+use super::read::{Table, Wrong, choice, duration, flag, secret, text};
+use crate::batch::IdentityKeys;
 use crate::pipeline::deliver;
-use crate::sinks::{Settings, otlp};
-use crate::streams;
+use crate::sinks::{Settings, otlp, remote_write};
+use crate::streams::{self, mongodb};
+use crate::telemetry::Secret;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Each with its name, and how it is served.
-pub(super) fn read(table: Table<'_>, data: &Path) -> Vec<((String, Settings), deliver::Settings)> {
+/// Each with its name, and how it is served. `identity` are the attributes that say whose a record is.
+pub(super) fn read(
+    table: Table<'_>,
+    data: &Path,
+    identity: &IdentityKeys,
+) -> Vec<((String, Settings), deliver::Settings)> {
     let read_one = |(name, _, node): &(String, super::fault::Position, Node)| {
         let sink = table.reader.table(&table.path(name), node);
         let served = read_served(&sink);
-        Some(((name.clone(), read_sink(sink, data)?), served))
+        Some(((name.clone(), read_sink(sink, data, identity)?), served))
     };
     table.all().iter().filter_map(read_one).collect()
 }
@@ -30,11 +36,12 @@ fn read_served(table: &Table<'_>) -> deliver::Settings {
     deliver::Settings { attempt_timeout, retry_for, ..usual }
 }
 
-fn read_sink(table: Table<'_>, data: &Path) -> Option<Settings> {
-    let right = "otlp, streams, stdout or discard";
+fn read_sink(table: Table<'_>, data: &Path, identity: &IdentityKeys) -> Option<Settings> {
+    let right = "otlp, remote_write, streams, stdout or discard";
     let kind = table.required("type", right, text)?;
     match kind.as_str() {
         "otlp" => read_otlp(table).map(Settings::Otlp),
+        "remote_write" => Some(Settings::RemoteWrite(read_remote_write(table, identity))),
         "streams" => Some(Settings::Streams(read_streams(table, data))),
         "stdout" => {
             table.finish(&["type", "timeout", "retry_for"]);
@@ -43,10 +50,6 @@ fn read_sink(table: Table<'_>, data: &Path) -> Option<Settings> {
         "discard" => {
             table.finish(&["type", "timeout", "retry_for"]);
             Some(Settings::Discard)
-        }
-        "remote_write" => {
-            table.fault("type", "`remote_write` comes with a later version", right);
-            None
         }
         other => {
             table.fault("type", format!("`{}` is not known", other.escape_debug()), right);
@@ -63,18 +66,8 @@ fn read_otlp(table: Table<'_>) -> Option<otlp::Settings> {
         ("gzip", otlp::Compression::Gzip),
         ("zstd", otlp::Compression::Zstd),
     ];
-    let endpoint = table.required("endpoint", "http://127.0.0.1:4317", |value| {
-        let url = text(value)?;
-        let wrong = || {
-            (
-                format!("{} is no endpoint", value.shown()),
-                "http:// or https:// with host and port".to_string(),
-            )
-        };
-        let parsed: http::Uri = url.parse().map_err(|_| wrong())?;
-        let has_scheme = matches!(parsed.scheme_str(), Some("http" | "https"));
-        if has_scheme && parsed.host().is_some_and(|host| !host.is_empty()) { Ok(url) } else { Err(wrong()) }
-    });
+    let right = "http:// or https:// with host and port";
+    let endpoint = table.required("endpoint", "http://127.0.0.1:4317", |value| url(value, right));
     let headers = table.table("headers").map(read_headers).unwrap_or_default();
     let settings = otlp::Settings {
         endpoint: endpoint.unwrap_or_default(),
@@ -87,7 +80,68 @@ fn read_otlp(table: Table<'_>) -> Option<otlp::Settings> {
     Some(settings)
 }
 
-fn read_headers(table: Table<'_>) -> BTreeMap<String, crate::telemetry::Secret> {
+/// An address over HTTP.
+pub(super) fn url(value: &Value, right: &str) -> Result<String, Wrong> {
+    let url = text(value)?;
+    if is_url(&url) { Ok(url) } else { Err((format!("{} is no endpoint", value.shown()), right.into())) }
+}
+
+pub(super) fn is_url(url: &str) -> bool {
+    let Ok(parsed) = url.parse::<http::Uri>() else { return false };
+    let has_scheme = matches!(parsed.scheme_str(), Some("http" | "https"));
+    has_scheme && parsed.host().is_some_and(|host| !host.is_empty())
+}
+
+fn read_remote_write(table: Table<'_>, identity: &IdentityKeys) -> remote_write::Settings {
+    const RIGHT: &str =
+        "http:// or https:// with host, port and the whole path: http://127.0.0.1:9090/api/v1/write";
+    let endpoint = table.required("endpoint", "http://127.0.0.1:9090/api/v1/write", |value| {
+        let written = text(value)?;
+        if written.contains('@') {
+            // It may be a password: not shown.
+            let wrong = "holds a name and a password";
+            return Err((
+                wrong.into(),
+                "`headers: { authorization: … }`, and an address without them".into(),
+            ));
+        }
+        let url = url(value, RIGHT)?;
+        let parsed: http::Uri = url.parse().map_err(|_| ("is no endpoint".to_owned(), RIGHT.to_owned()))?;
+        if parsed.path().trim_matches('/').is_empty() {
+            return Err((format!("{} has no path", value.shown()), RIGHT.into()));
+        }
+        Ok(url)
+    });
+    let settings = remote_write::Settings {
+        endpoint: endpoint.unwrap_or_default(),
+        headers: table.table("headers").map(read_headers).unwrap_or_default(),
+        tls: table.table("tls").map(read_client_tls).unwrap_or_default(),
+        is_scope_labelled: table.optional("scope_labels", flag).unwrap_or(false),
+        promote: read_promoted(&table)
+            .unwrap_or_else(|| vec![identity.tenant.clone(), identity.project.clone()]),
+    };
+    table.finish(&["type", "endpoint", "headers", "tls", "scope_labels", "promote", "timeout", "retry_for"]);
+    settings
+}
+
+fn read_promoted(table: &Table<'_>) -> Option<Vec<String>> {
+    let keys = table.values("promote", |value| {
+        let key = text(value)?;
+        if key.is_empty() {
+            Err(("is empty".into(), "the key of a resource attribute".into()))
+        } else {
+            Ok(key)
+        }
+    })?;
+    for (number, key) in keys.iter().enumerate() {
+        if keys[..number].contains(key) {
+            table.fault("promote", format!("`{}` stands twice", key.escape_debug()), "each key once");
+        }
+    }
+    Some(keys)
+}
+
+pub(super) fn read_headers(table: Table<'_>) -> BTreeMap<String, Secret> {
     let mut headers = BTreeMap::new();
     for (name, at, _) in table.all() {
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
@@ -105,18 +159,11 @@ fn read_headers(table: Table<'_>) -> BTreeMap<String, crate::telemetry::Secret> 
 }
 
 fn read_streams(table: Table<'_>, data: &Path) -> streams::Settings {
+    let embedded = || streams::StoreSettings::Embedded { folder: data.join("streams") };
     let mut settings = streams::Settings {
-        store: streams::StoreSettings::Embedded { folder: data.join("streams") },
+        store: read_store(&table).map_or_else(embedded, streams::StoreSettings::Mongodb),
         retention: Duration::from_secs(7 * 86_400),
     };
-    match table.node("store").map(|node| &node.value) {
-        None => {}
-        Some(value) if text(value).is_ok_and(|word| word == "embedded") => {}
-        Some(super::node::Value::Table(entries)) if entries.iter().any(|(key, _, _)| key == "mongodb") => {
-            table.fault("store", "`mongodb` comes with a later version", "embedded");
-        }
-        Some(other) => table.fault("store", format!("{} is no store", other.shown()), "embedded"),
-    }
     if let Some(retention) = table.optional("retention", duration) {
         if retention < Duration::from_secs(86_400) {
             table.fault("retention", "is shorter than a day", "1d or more: whole days are removed");
@@ -125,4 +172,44 @@ fn read_streams(table: Table<'_>, data: &Path) -> streams::Settings {
     }
     table.finish(&["type", "store", "retention", "timeout", "retry_for"]);
     settings
+}
+
+/// The server, where it is not the embedded store.
+fn read_store(table: &Table<'_>) -> Option<mongodb::Settings> {
+    const RIGHT: &str = "embedded, or { mongodb: { uri: \"${env:MONGODB_URI}\" } }";
+    let node = table.node("store")?;
+    let store = match &node.value {
+        value if text(value).is_ok_and(|word| word == "embedded") => return None,
+        Value::Table(_) => table.reader.table(&table.path("store"), node),
+        other => {
+            table.fault("store", format!("{} is no store", other.shown()), RIGHT);
+            return None;
+        }
+    };
+    let Some(server) = store.table("mongodb") else {
+        table.fault("store", "names no store that is known", RIGHT);
+        return None;
+    };
+    store.finish(&["mongodb"]);
+    let uri = server.required("uri", "mongodb://HOST:PORT, from ${env:MONGODB_URI}", mongodb_uri);
+    let database = server.optional("database", database_name).unwrap_or_else(|| "trommel".into());
+    server.finish(&["uri", "database"]);
+    Some(mongodb::Settings { uri: uri.unwrap_or_else(|| Secret::new("")), database })
+}
+
+/// It holds the password: whatever stands there instead may be one, and is not shown.
+fn mongodb_uri(value: &Value) -> Result<Secret, Wrong> {
+    let uri = secret(value)?;
+    match mongodb::check_uri(&uri) {
+        Ok(()) => Ok(uri),
+        Err(wrong) => Err((wrong, "mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS".into())),
+    }
+}
+
+fn database_name(value: &Value) -> Result<String, Wrong> {
+    let name = text(value)?;
+    match mongodb::check_database(&name) {
+        Ok(()) => Ok(name),
+        Err(wrong) => Err((wrong, "a name: trommel".into())),
+    }
 }

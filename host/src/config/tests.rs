@@ -53,7 +53,7 @@ memory: { room: 512 }
             trommel.yaml:4:55: plugins.r.on_failure: `quarantine` comes with dead letters; right would be: refuse, drop or pass
             trommel.yaml:5:13: pipelines[0].plugins: there is no plugin `q`; right would be: r
             trommel.yaml:5:13: pipelines[0].sinks: there is no sink `b`; right would be: one that stands under `sinks`
-            trommel.yaml:6:21: sinks.s.type: `kafka` is not known; right would be: otlp, streams, stdout or discard
+            trommel.yaml:6:21: sinks.s.type: `kafka` is not known; right would be: otlp, remote_write, streams, stdout or discard
             trommel.yaml:7:18: journal.kind: `disk` comes with the journal; right would be: memory: what was acknowledged dies with the process
             trommel.yaml:8:17: memory.room: `512` has no unit; right would be: a size with its unit: 64MiB
             14 faults in trommel.yaml"#]],
@@ -193,25 +193,234 @@ fn each_sink_says_how_long_an_attempt_and_all_of_them_may_take() {
 }
 
 #[test]
-fn what_comes_later_says_so() {
+fn a_remote_write_sink_promotes_identity_unless_told_otherwise() {
+    let read = |sink: &str| {
+        let text = with(&format!(
+            "sinks: {{ out: {{ type: remote_write, endpoint: \"http://127.0.0.1:9090/api/v1/write\" {sink} }} }}"
+        ));
+        match Config::parse(&text, Path::new("."), "trommel.yaml").unwrap().sinks.remove(0).1 {
+            crate::sinks::Settings::RemoteWrite(settings) => (settings.promote, settings.is_scope_labelled),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(read(""), (vec!["tenant.id".into(), "project.id".into()], false));
+    let own = "} }\nidentity: { attributes: { tenant: customer } }\nmore: { a: { b: 1";
+    let text = with(&format!("sinks: {{ out: {{ type: remote_write, endpoint: \"http://h/w\" {own} }} }}"));
+    let text = text.replace("more: { a: { b: 1 } }\n", "");
+    let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
+    let crate::sinks::Settings::RemoteWrite(settings) = &config.sinks[0].1 else { panic!("a remote_write") };
+    assert_eq!(settings.promote, ["customer", "project.id"]);
+    assert_eq!(read(", scope_labels: true, promote: [region]"), (vec!["region".into()], true));
+    assert_eq!(read(", promote: []"), (Vec::new(), false));
+}
+
+#[test]
+fn a_remote_write_sink_needs_the_whole_address() {
     check(
-        &with("alerts: { channels: {} }"),
+        &with(
+            "sinks:
+  a: { type: remote_write }
+  b: { type: remote_write, endpoint: \"http://127.0.0.1:9090\" }
+  c: { type: remote_write, endpoint: \"127.0.0.1:9090/api/v1/write\" }
+  d: { type: remote_write, endpoint: \"http://u:s3cret@127.0.0.1:9090/api/v1/write\" }
+  e: { type: remote_write, endpoint: \"http://h/w\", promote: [a, \"\", b, a], scope_labels: maybe, scope_label: true }
+  out: { type: discard }",
+        ),
         expect![[r#"
-        trommel.yaml:1:9: alerts: alerts come with a later version; right would be: leave the section out
-        1 fault in trommel.yaml"#]],
+            trommel.yaml:2:6: sinks.a.endpoint: is missing; right would be: http://127.0.0.1:9090/api/v1/write
+            trommel.yaml:3:38: sinks.b.endpoint: `http://127.0.0.1:9090` has no path; right would be: http:// or https:// with host, port and the whole path: http://127.0.0.1:9090/api/v1/write
+            trommel.yaml:4:38: sinks.c.endpoint: `127.0.0.1:9090/api/v1/write` is no endpoint; right would be: http:// or https:// with host, port and the whole path: http://127.0.0.1:9090/api/v1/write
+            trommel.yaml:5:38: sinks.d.endpoint: holds a name and a password; right would be: `headers: { authorization: … }`, and an address without them
+            trommel.yaml:6:61: sinks.e.promote: `a` stands twice; right would be: each key once
+            trommel.yaml:6:65: sinks.e.promote: is empty; right would be: the key of a resource attribute
+            trommel.yaml:6:90: sinks.e.scope_labels: `maybe` is no switch; right would be: true or false
+            trommel.yaml:6:97: sinks.e.scope_label: is no key that is known here; right would be: `scope_labels`
+            8 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn streams_are_embedded_or_on_a_server_of_mongodb() {
+    let store = |store: &str| {
+        let text = with(&format!("sinks: {{ out: {{ type: streams {store} }} }}"));
+        match Config::parse(&text, Path::new("/data"), "trommel.yaml").unwrap().sinks.remove(0).1 {
+            crate::sinks::Settings::Streams(settings) => settings.store,
+            other => panic!("{other:?}"),
+        }
+    };
+    let embedded = crate::streams::StoreSettings::Embedded { folder: "/data/trommel-data/streams".into() };
+    assert_eq!(store(""), embedded);
+    assert_eq!(store(", store: embedded"), embedded);
+    let mongodb = |uri: &str, database: &str| {
+        crate::streams::StoreSettings::Mongodb(crate::streams::mongodb::Settings {
+            uri: crate::telemetry::Secret::new(uri),
+            database: database.into(),
+        })
+    };
+    assert_eq!(
+        store(", store: { mongodb: { uri: \"mongodb://h:1\" } }"),
+        mongodb("mongodb://h:1", "trommel")
+    );
+    let own = ", store: { mongodb: { uri: \"mongodb://u:p@a,b/?tls=true\", database: logs } }";
+    assert_eq!(store(own), mongodb("mongodb://u:p@a,b/?tls=true", "logs"));
+}
+
+#[test]
+fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
+    for uri in [
+        "s3cret",
+        "mongodb+srv://u:s3cret@h",
+        "http://s3cret",
+        "mongodb://",
+        "mongodb://u:s3cret@",
+        "mongodb://u:s3:cret@h",
+    ] {
+        let text = with(&format!(
+            "sinks: {{ out: {{ type: streams, store: {{ mongodb: {{ uri: \"{uri}\" }} }} }} }}"
+        ));
+        let faults = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap_err().to_string();
+        assert!(faults.starts_with("trommel.yaml:1:57: sinks.out.store.mongodb.uri: "), "{uri}: {faults}");
+        assert!(faults.ends_with("\n1 fault in trommel.yaml") && !faults.contains("s3"), "{uri}: {faults}");
+    }
+    let missing = "mongodb://h/?tls=true&tlsCAFile=/none/ca.pem";
+    let text = with(&format!(
+        "sinks: {{ out: {{ type: streams, store: {{ mongodb: {{ uri: \"{missing}\" }} }} }} }}"
+    ));
+    check(&text, expect![[r#"
+        trommel.yaml:1:57: sinks.out.store.mongodb.uri: its tlsCAFile cannot be read: entity not found; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
+        1 fault in trommel.yaml"#]]);
+    check(
+        &with(
+            "sinks:
+  a: { type: streams, store: { mongodb: { database: \"a.b\" }, embedded: {} } }
+  b: { type: streams, store: { mongo: { uri: x } } }
+  c: { type: streams, store: [embedded] }
+  out: { type: discard }",
+        ),
+        expect![[r#"
+            trommel.yaml:2:3: sinks: there are two of type streams; right would be: one: a stream has one store
+            trommel.yaml:2:41: sinks.a.store.mongodb.uri: is missing; right would be: mongodb://HOST:PORT, from ${env:MONGODB_URI}
+            trommel.yaml:2:53: sinks.a.store.mongodb.database: it is no name of a database: 1 to 63 bytes without / \ . " $ * < > : | ? and spaces; right would be: a name: trommel
+            trommel.yaml:2:62: sinks.a.store.embedded: is no key that is known here; right would be: one of mongodb
+            trommel.yaml:3:30: sinks.b.store: names no store that is known; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
+            trommel.yaml:4:30: sinks.c.store: a list is no store; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
+            6 faults in trommel.yaml"#]],
+    );
+}
+
+fn alerts(text: &str) -> crate::alerts::Settings {
+    Config::parse(&with(text), Path::new("."), "trommel.yaml").unwrap().alerts
+}
+
+#[test]
+fn alerts_have_channels_routes_and_times() {
+    use crate::alerts::{ChannelKind, Route, Severity};
+    let none = alerts("data: here");
+    assert!(none.channels.is_empty() && none.routes.is_empty());
+    let read = alerts(
+        "alerts:
+  channels:
+    ops: { type: telegram, token: \"123:s3cret-token\", chat: -100123, api: \"http://127.0.0.1:9/\", per_minute: 5 }
+    hook: { type: webhook, url: \"https://hooks.example/s3cret\", headers: { authorization: \"Bearer s3cret\" } }
+    here: { type: log }
+  routes:
+  - { when: { severity: [critical, warning], tenant: [acme], plugin: [redact] }, to: [ops, hook] }
+  - { to: [here] }
+  group_wait: 2s
+  group_interval: 30s
+  resolve_after: 1h
+plugins: { redact: { module: \"builtin:redact\" } }",
+    );
+    let shape = |(name, channel): &(String, crate::alerts::ChannelSettings)| {
+        let kind = match &channel.kind {
+            ChannelKind::Telegram(telegram) => {
+                assert_eq!(telegram.token.expose(), "123:s3cret-token");
+                format!("{} {}", telegram.api, telegram.chat)
+            }
+            ChannelKind::Webhook(webhook) => webhook.headers.keys().cloned().collect(),
+            ChannelKind::Log => "log".into(),
+        };
+        format!("{name} {kind} {}", channel.per_minute)
+    };
+    let channels: Vec<String> = read.channels.iter().map(shape).collect();
+    assert_eq!(channels, ["ops http://127.0.0.1:9 -100123 5", "hook authorization 60", "here log 600"]);
+    let first = Route {
+        severities: vec![Severity::Critical, Severity::Warning],
+        tenants: vec!["acme".into()],
+        plugins: vec!["redact".into()],
+        to: vec!["ops".into(), "hook".into()],
+    };
+    assert_eq!(read.routes, [first, Route { to: vec!["here".into()], ..Route::default() }]);
+    let times = [read.group_wait, read.group_interval, read.resolve_after].map(|time| time.as_secs());
+    assert_eq!(times, [2, 30, 3600]);
+    assert!(!format!("{read:?}").contains("s3cret"));
+}
+
+#[test]
+fn without_routes_every_channel_is_told_of_everything() {
+    let read =
+        alerts("alerts: { channels: { a: { type: log }, b: { type: telegram, token: x, chat: \"@ops\" } } }");
+    assert_eq!(
+        read.routes,
+        [crate::alerts::Route { to: vec!["a".into(), "b".into()], ..Default::default() }]
+    );
+    assert_eq!(read.channels[1].1.per_minute, 20, "what Telegram takes for a group");
+    assert!(alerts("alerts: { channels: { a: { type: log } }, routes: [] }").routes.is_empty());
+}
+
+#[test]
+fn everything_that_is_wrong_with_alerts_is_told_at_once_and_no_secret() {
+    check(
+        &with(
+            "alerts:
+  channels:
+    a: { type: telegram }
+    b: { type: telegram, token: \"s3cret/../x\", chat: ops, api: nowhere, per_minute: 0 }
+    c: { type: webhook, url: \"s3cret\", tls: { cert: c.pem } }
+    d: { type: pager }
+    e: { type: log, token: x }
+    f: { token: x }
+  routes:
+  - { when: { severity: [fatal, critical], plugin: [anomyl], tenant: [_x], service: [y] }, to: [z, e, e] }
+  - { when: { severity: [] }, to: [] }
+  - { }
+  group_wait: 5
+  group_interval: 0s
+  resolve_after: 0s
+  grup_wait: 5s",
+        ),
+        expect![[r#"
+            trommel.yaml:3:8: alerts.channels.a.token: is missing; right would be: the bot's token: ${file:telegram.token}
+            trommel.yaml:3:8: alerts.channels.a.chat: is missing; right would be: the number of a chat, or the @name of a channel
+            trommel.yaml:4:33: alerts.channels.b.token: has a character that no bot's token has; right would be: what BotFather gave: a number, a colon, letters and digits
+            trommel.yaml:4:54: alerts.channels.b.chat: `ops` is no chat; right would be: the number of a chat, or the @name of a channel
+            trommel.yaml:4:64: alerts.channels.b.api: `nowhere` is no endpoint; right would be: http:// or https:// with host and port
+            trommel.yaml:4:85: alerts.channels.b.per_minute: `0` is no number of 1 or more; right would be: a whole number: 20
+            trommel.yaml:5:30: alerts.channels.c.url: is no address; right would be: http:// or https:// with host and path: ${env:WEBHOOK_URL}
+            trommel.yaml:5:53: alerts.channels.c.tls.cert: needs `key` beside it, and `key` needs `cert`; right would be: both or neither
+            trommel.yaml:6:16: alerts.channels.d.type: `pager` is not known; right would be: telegram, webhook or log
+            trommel.yaml:7:21: alerts.channels.e.token: is no key that is known here; right would be: one of type, per_minute
+            trommel.yaml:8:8: alerts.channels.f.type: is missing; right would be: telegram, webhook or log
+            trommel.yaml:10:26: alerts.routes[0].when.severity: there is no `fatal`; right would be: info, warning, critical
+            trommel.yaml:10:53: alerts.routes[0].when.plugin: there is no `anomyl`; right would be: one that stands under `plugins`
+            trommel.yaml:10:71: alerts.routes[0].when.tenant: `_x` is no name of a tenant; right would be: 1 to 128 bytes of printable text, not beginning with `_`
+            trommel.yaml:10:76: alerts.routes[0].when.service: is no key that is known here; right would be: one of severity, tenant, plugin
+            trommel.yaml:10:97: alerts.routes[0].to: there is no `z`; right would be: a, b, c, d, e, f
+            trommel.yaml:10:103: alerts.routes[0].to: `e` stands twice; right would be: each once
+            trommel.yaml:11:25: alerts.routes[1].when.severity: is empty; right would be: some of info, warning, critical
+            trommel.yaml:11:35: alerts.routes[1].to: is empty; right would be: some of a, b, c, d, e, f
+            trommel.yaml:12:5: alerts.routes[2].to: is missing; right would be: a, b, c, d, e, f
+            trommel.yaml:13:15: alerts.group_wait: `5` has no unit; right would be: a time with its unit: 250ms, 10s, 5m, 1h, 7d
+            trommel.yaml:14:19: alerts.group_interval: is no time at all; right would be: the time between two updates of an incident: 60s
+            trommel.yaml:15:18: alerts.resolve_after: would resolve what was just raised; right would be: a time without a firing: 24h
+            trommel.yaml:16:3: alerts.grup_wait: is no key that is known here; right would be: `group_wait`
+            24 faults in trommel.yaml"#]],
     );
     check(
-        &with("sinks: { out: { type: streams, store: { mongodb: { uri: x } } } }"),
+        &with("alerts: { routes: [{ to: [ops] }] }"),
         expect![[r#"
-        trommel.yaml:1:39: sinks.out.store: `mongodb` comes with a later version; right would be: embedded
+        trommel.yaml:1:27: alerts.routes[0].to: there is no `ops`; right would be: one that stands under `alerts.channels`
         1 fault in trommel.yaml"#]],
-    );
-    check(
-        &with("sinks: { out: { type: remote_write, endpoint: \"http://x\" } }"),
-        expect![[r#"
-        trommel.yaml:1:23: sinks.out.type: `remote_write` comes with a later version; right would be: otlp, streams, stdout or discard
-        trommel.yaml:3:13: pipelines[0].sinks: there is no sink `out`; right would be: one that stands under `sinks`
-        2 faults in trommel.yaml"#]],
     );
 }
 

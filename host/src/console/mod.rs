@@ -43,7 +43,7 @@ pub struct Settings {
     pub tls: Option<tls::ServerSettings>,
     /// Origins whose pages may read streams and make tickets, as browsers write them: `https://panel.example`.
     pub origins: Vec<String>,
-    /// On a loopback listener `/metrics`, `/v1/plugins` and `/v1/ledger` ask for no credential. Elsewhere they need the
+    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger` and `/v1/alerts` ask for no credential. Elsewhere they need the
     /// right `admin`, whatever stands here.
     pub is_loopback_admin: bool,
 }
@@ -62,6 +62,8 @@ pub struct Console {
     pub ledger: Snapshot<serde_json::Value>,
     /// `/v1/plugins`: name, version, state.
     pub plugins: Snapshot<serde_json::Value>,
+    /// `/v1/alerts`: open incidents, and those resolved of late.
+    pub alerts: Snapshot<serde_json::Value>,
     /// What is not ready, in words; nothing: ready.
     pub not_ready: Snapshot<Vec<String>>,
     /// Cancelled when the process stops: tails end, so that nothing in flight has no end.
@@ -111,6 +113,7 @@ fn router_within(settings: &Settings, console: Console, lasting_max: usize) -> R
     Router::new()
         .route("/v1/plugins", get(operate::plugins))
         .route("/v1/ledger", get(operate::ledger))
+        .route("/v1/alerts", get(operate::alerts))
         .route("/metrics", get(operate::metrics))
         .route("/healthz", get(operate::health))
         .route("/readyz", get(operate::readiness))
@@ -165,7 +168,7 @@ async fn dress(request: Request, next: Next) -> Response {
 
 async fn nothing_here() -> Fault {
     Fault::not_found(
-        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /metrics, /healthz, /readyz",
+        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /v1/alerts, /metrics, /healthz, /readyz",
     )
 }
 

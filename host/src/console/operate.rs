@@ -1,4 +1,4 @@
-//! For who operates the collector: metrics, plugins, the ledger, health.
+//! For who operates the collector: metrics, plugins, the ledger, alerts, health.
 
 use super::answer::Fault;
 use super::{Site, Snapshot};
@@ -28,6 +28,11 @@ pub(super) async fn plugins(State(site): State<Arc<Site>>, parts: Parts) -> Resu
 pub(super) async fn ledger(State(site): State<Arc<Site>>, parts: Parts) -> Result<Response, Fault> {
     site.allow_admin(&parts)?;
     Ok(Json(made(site.console.ledger.clone()).await?).into_response())
+}
+
+pub(super) async fn alerts(State(site): State<Arc<Site>>, parts: Parts) -> Result<Response, Fault> {
+    site.allow_admin(&parts)?;
+    Ok(Json(made(site.console.alerts.clone()).await?).into_response())
 }
 
 /// The process answers.

@@ -99,9 +99,9 @@ impl Chain {
     }
 
     /// What the plugins that are not there let by, once [`Chain::missing`] found nothing in the way.
-    pub(super) fn pass_by(&self, records: u64) -> Vec<Left> {
+    pub(super) fn pass_by(&self, records: u64, tenant: &TenantId) -> Vec<Left> {
         let absent = self.slots.iter().filter(|slot| slot.plugin.is_none());
-        absent.map(|slot| Left { not_loaded: records, ..Left::of(&slot.name) }).collect()
+        absent.map(|slot| Left { not_loaded: records, ..Left::of(&slot.name, tenant) }).collect()
     }
 
     /// One piece through all plugins. Takes as long as they do: not for an executor's thread, unless the piece is small
@@ -160,7 +160,7 @@ impl Chain {
             let passed = if slot.on_failure == OnFailure::Pass { failed } else { 0 };
             if !ran.effects.is_empty() || forged > 0 || passed > 0 {
                 let failed = passed.into();
-                left.push(Left { effects: ran.effects, forged, failed, ..Left::of(&slot.name) });
+                left.push(Left { effects: ran.effects, forged, failed, ..Left::of(&slot.name, tenant) });
             }
         }
         (piece, left)
@@ -197,10 +197,11 @@ fn wrong_identities(piece: Piece, keys: &IdentityKeys) -> (Piece, u32) {
     (call.abort(), wrong as u32)
 }
 
-/// What a plugin left beside its edits.
-#[derive(Debug, Default)]
+/// What a plugin left beside its edits, for one tenant.
+#[derive(Debug)]
 pub(super) struct Left {
     pub(super) plugin: String,
+    pub(super) tenant: TenantId,
     pub(super) effects: Effects,
     /// Identity attributes of resources that it changed; they are put right after the chain.
     pub(super) forged: u32,
@@ -211,11 +212,12 @@ pub(super) struct Left {
 }
 
 impl Left {
-    fn of(plugin: &str) -> Left {
-        Left { plugin: plugin.to_owned(), ..Left::default() }
+    pub(super) fn of(plugin: &str, tenant: &TenantId) -> Left {
+        let (plugin, tenant) = (plugin.to_owned(), tenant.clone());
+        Left { plugin, tenant, effects: Effects::default(), forged: 0, failed: 0, not_loaded: 0 }
     }
 
-    /// Adds what it left of a later piece or batch.
+    /// Adds what it left of a later piece of the same batch.
     pub(super) fn merge(&mut self, later: Left) {
         self.effects.merge(later.effects);
         self.forged += later.forged;

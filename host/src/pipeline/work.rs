@@ -10,6 +10,7 @@ use super::submit::Shared;
 use super::tally::Tally;
 use crate::batch::{Batch, Malformed, Piece, Request, Signal, TenantId, Written};
 use crate::journal::FramePart;
+use crate::sandbox::Plugin;
 use crate::tenants::{Caller, Part};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ pub(super) struct Way {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) ways: Vec<Way>,
+    /// Plugins that look at windows.
+    pub(super) ticking: Vec<Plugin>,
 }
 
 impl Snapshot {
@@ -57,7 +60,10 @@ pub(super) struct Work {
 pub(super) struct Made {
     pub(super) tally: Tally,
     pub(super) parts: Vec<FramePart>,
+    /// In the order of the batches, and within one in the order of its plugins.
     pub(super) left: Vec<Left>,
+    /// Where the batch at hand begins in `left`.
+    left_before: usize,
     /// Records of batches whose plugin cannot be called, and the first such plugin.
     pub(super) uncallable: Option<String>,
 }
@@ -89,7 +95,7 @@ impl Work {
             body,
             waiting: admitted.parts.into(),
             at: None,
-            made: Made { tally, parts: Vec::new(), left: Vec::new(), uncallable: None },
+            made: Made { tally, parts: Vec::new(), left: Vec::new(), left_before: 0, uncallable: None },
         })
     }
 
@@ -144,13 +150,14 @@ impl Work {
         if records == 0 {
             return;
         }
+        self.made.left_before = self.made.left.len();
         let Some(way) = self.snapshot.way(batch.signal, &tenant) else {
             self.made.tally.outcome(&tenant).unrouted += records;
             return;
         };
         match self.snapshot.ways[way].chain.missing() {
             Missing::Nothing => {
-                self.keep(self.snapshot.ways[way].chain.pass_by(records));
+                self.keep(self.snapshot.ways[way].chain.pass_by(records, &tenant));
                 self.enter(way, batch);
             }
             Missing::Refuse { name } => {
@@ -193,10 +200,10 @@ impl Work {
         self.route(at.way, written);
     }
 
-    /// One entry per plugin, however many pieces there are.
+    /// One entry per plugin and batch, however many pieces there are.
     fn keep(&mut self, left: Vec<Left>) {
         for later in left {
-            match self.made.left.iter_mut().find(|known| known.plugin == later.plugin) {
+            match self.made.left[self.made.left_before..].iter_mut().find(|known| known.plugin == later.plugin) {
                 Some(known) => known.merge(later),
                 None => self.made.left.push(later),
             }
@@ -206,7 +213,7 @@ impl Work {
     /// Each plugin's part is counted with its effects. One that only doubled an attribute is not seen to be wrong in its
     /// turn: then all of the chain are named.
     fn count_restored(&self, restored: u32, way: usize) {
-        if restored > 0 && self.made.left.iter().all(|left| left.forged == 0) {
+        if restored > 0 && self.made.left[self.made.left_before..].iter().all(|left| left.forged == 0) {
             let plugin = self.snapshot.ways[way].chain.names().join(",");
             let family = &self.shared.metrics.process_restored;
             family.get_or_create(&vec![("plugin", plugin)]).inc_by(restored.into());

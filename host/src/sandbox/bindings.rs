@@ -7,3 +7,12 @@ wasmtime::component::bindgen!({
     world: "plugin",
     imports: { default: trappable },
 });
+
+/// What world `ticking-plugin` exports besides.
+pub mod ticking {
+    wasmtime::component::bindgen!({
+        path: "../wit/v0.1",
+        inline: "package trommel:collector; world timer { export trommel:plugin/timer@0.1.0; }",
+        world: "trommel:collector/timer",
+    });
+}

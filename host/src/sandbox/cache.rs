@@ -76,7 +76,7 @@ fn key(engine: &Engine, bytes: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-fn private_folder(folder: &Path) -> Result<(), String> {
+pub(super) fn private_folder(folder: &Path) -> Result<(), String> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| error.to_string())?;
     let found = fs::symlink_metadata(folder).map_err(|error| error.to_string())?;
     if !found.is_dir() {
@@ -89,7 +89,7 @@ fn private_folder(folder: &Path) -> Result<(), String> {
     }
 }
 
-fn check_owner(found: &fs::Metadata) -> Result<(), String> {
+pub(super) fn check_owner(found: &fs::Metadata) -> Result<(), String> {
     match found.uid() == rustix::process::geteuid().as_raw() {
         true => Ok(()),
         false => Err("it belongs to another user".into()),
@@ -147,7 +147,7 @@ fn prune(folder: &Path) {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,10 +1,11 @@
 //! The engine, and how a component becomes a plugin.
 
-use super::bindings::PluginPre;
 use super::cache::Cache;
 use super::host::State;
+use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
+use super::stores::Stores;
 use super::{Manifest, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::io::Read;
@@ -30,6 +31,7 @@ pub struct Sandbox {
     engine: Engine,
     linker: Linker<State>,
     cache: Cache,
+    stores: Stores,
     metrics: Metrics,
     bundled: fn(&str) -> Option<&'static [u8]>,
 }
@@ -46,7 +48,15 @@ impl Sandbox {
         let (engine, linker) = start().map_err(|error: wasmtime::Error| {
             PluginError::Load(format!("the sandbox does not start: {error:#}"))
         })?;
-        Ok(Sandbox { engine, linker, cache: Cache::open(cache_folder), metrics, bundled: artifacts::bundled })
+        let (cache, stores) = (Cache::open(cache_folder), Stores::in_memory(metrics.clone()));
+        Ok(Sandbox { engine, linker, cache, stores, metrics, bundled: artifacts::bundled })
+    }
+
+    /// Reads what plugins keep with `store` from this folder, and writes it there from now on; it is made with mode
+    /// 0700. Without it that lasts as long as the process. Before the first load; reads files.
+    pub fn keep_state_in(mut self, folder: PathBuf) -> Sandbox {
+        self.stores = Stores::open(folder, self.metrics.clone());
+        self
     }
 
     /// Lets time pass for the guests: one step of the clock that their CPU limits look at.
@@ -68,18 +78,22 @@ impl Sandbox {
 
     /// The same with the component at hand; `settings.module` is not read.
     pub fn load_bytes(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
-        let pre = self.link(bytes)?;
+        let linked = self.link(bytes)?;
         self.while_ticking(|| {
-            let manifest = Pool::describe(&self.engine, &pre, Shared::unknown(settings.clone()))?;
-            let shared = Shared::check(settings.clone(), manifest)?;
-            Plugin::open(self.engine.clone(), pre.clone(), shared, &self.metrics)
+            let store = self.stores.of(&settings.name);
+            let unknown = Shared::unknown(settings.clone(), store.clone());
+            let manifest = Pool::describe(&self.engine, &linked, unknown)?;
+            let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store)?;
+            Plugin::open(self.engine.clone(), linked.clone(), shared, &self.metrics)
         })
     }
 
     /// What the component in a file says of itself, for a person who has no settings for it yet.
     pub fn inspect(&self, path: &Path) -> Result<Manifest, PluginError> {
-        let pre = self.link(&read(path)?)?;
-        self.while_ticking(|| Pool::describe(&self.engine, &pre, Shared::unknown(Settings::unnamed(path))))
+        let linked = self.link(&read(path)?)?;
+        let settings = Settings::unnamed(path);
+        let store = self.stores.of(&settings.name);
+        self.while_ticking(|| Pool::describe(&self.engine, &linked, Shared::unknown(settings, store)))
     }
 
     /// A load has a clock of its own: it may come before anybody ticks, or where nobody does.
@@ -100,17 +114,18 @@ impl Sandbox {
     }
 
     /// Compiles and links, after a look at what it imports and exports.
-    fn link(&self, bytes: &[u8]) -> Result<PluginPre<State>, PluginError> {
+    fn link(&self, bytes: &[u8]) -> Result<Linked, PluginError> {
         check_kind(bytes)?;
         let component = self.cache.component(&self.engine, bytes);
         let component = component.map_err(|error| load_error(format!("is no valid component: {error:#}")))?;
-        self.check_world(&component)?;
-        let linked = self.linker.instantiate_pre(&component).and_then(PluginPre::new);
+        let has_timer = self.check_world(&component)?;
+        let pre = self.linker.instantiate_pre(&component);
+        let linked = pre.and_then(|pre| Linked::new(pre, has_timer));
         linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))
     }
 
-    /// What it imports and exports, before anything of it runs.
-    fn check_world(&self, component: &Component) -> Result<(), PluginError> {
+    /// What it imports and exports, before anything of it runs; whether it has a timer.
+    fn check_world(&self, component: &Component) -> Result<bool, PluginError> {
         let world = component.component_type();
         let foreign: Vec<&str> =
             world.imports(&self.engine).map(|(name, _)| name).filter(|name| !is_ours(name)).collect();
@@ -127,10 +142,7 @@ impl Sandbox {
                 )));
             }
         }
-        if has("timer") {
-            return Err(load_error("exports trommel:plugin/timer, which comes with a later version".into()));
-        }
-        Ok(())
+        Ok(has("timer"))
     }
 }
 

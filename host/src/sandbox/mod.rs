@@ -14,12 +14,14 @@ mod error;
 mod hashing;
 mod host;
 mod limits;
+mod linked;
 mod logs;
 mod mask;
 mod patterns;
 mod plugin;
 mod pool;
 mod rights;
+mod stores;
 #[cfg(test)]
 mod tests;
 

@@ -1,18 +1,22 @@
 //! A plugin that was loaded: what it may do, and one call of it.
 
-use super::bindings::PluginPre;
 use super::bindings::exports::trommel::plugin::lifecycle;
+use super::bindings::ticking::exports::trommel::plugin::timer;
 use super::bisect::CALLS_PER_TIMED;
 use super::buckets::Buckets;
+use super::effects::{AlertRate, LeftOut, Window};
 use super::hashing::HashKey;
-use super::host::{Phase, State};
+use super::host::{Begin, Phase};
+use super::limits::thread_cpu;
+use super::linked::Linked;
 use super::logs::{PluginLog, printable};
 use super::mask::Mask;
 use super::patterns::{PatternSet, SETS_MAX};
 use super::pool::{Lent, Pool};
 use super::rights::Words;
+use super::stores::PluginStore;
 use super::{Effects, Module, PluginError, Settings};
-use crate::batch::{Call, Piece, Signal};
+use crate::batch::{Call, Piece, Signal, TenantId};
 use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
@@ -21,6 +25,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wasmtime::Engine;
+
+/// What a manifest may need besides `batch` and `host`.
+const NEEDS: [&str; 3] = ["alerts", "series", "store"];
+/// Windows are for what people should know soon; an hour is long enough to compare.
+const WINDOW_SECONDS_MAX: u32 = 3600;
+const WINDOW_TOO_LONG: u32 = WINDOW_SECONDS_MAX + 1;
 
 /// What a plugin says of itself; its texts are cut and escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +74,8 @@ pub(super) struct Shared {
     /// For what the plugin says, and for what is said of it.
     pub(super) mask: Mask,
     pub(super) buckets: Buckets,
+    pub(super) store: Arc<PluginStore>,
+    alert_rate: AlertRate,
     keys: BTreeMap<String, HashKey>,
     /// Pattern sets that an instance compiled: the next one asks for the same.
     sets: Mutex<Vec<(Vec<String>, Arc<PatternSet>)>>,
@@ -83,7 +95,7 @@ impl Plugin {
     /// Configures the first instance: settings that the plugin refuses show at load.
     pub(super) fn open(
         engine: Engine,
-        pre: PluginPre<State>,
+        linked: Linked,
         shared: Arc<Shared>,
         metrics: &Metrics,
     ) -> Result<Plugin, PluginError> {
@@ -91,7 +103,7 @@ impl Plugin {
         let labels = |result: &str| vec![("plugin", name.clone()), ("result", result.into())];
         let calls_ok = metrics.process_calls.get_or_create(&labels("ok")).clone();
         let cpu_microseconds = metrics.process_cpu.get_or_create(&vec![("plugin", name.clone())]).clone();
-        let pool = Pool::new(engine, pre, Arc::clone(&shared));
+        let pool = Pool::new(engine, linked, Arc::clone(&shared));
         let inner = Inner {
             shared,
             pool,
@@ -145,14 +157,19 @@ impl Plugin {
     fn call(&self, mut lent: Lent, call: Call, bytes: usize, now_ns: u64, cpu_limit: Duration) -> Called {
         lent.store.set_hostcall_fuel(self.settings().limits.output(bytes));
         lent.store.set_epoch_deadline(1);
-        lent.store.data_mut().begin(Phase::Process, Some(call), cpu_limit, bytes, now_ns);
-        let result = lent.plugin.trommel_plugin_processor().call_process(&mut lent.store);
+        let (phase, call) = (Phase::Process, Some(call));
+        lent.store.data_mut().begin(Begin { phase, call, tenant: None, cpu_limit, bytes, now_ns });
+        let result = lent.exports.plugin.trommel_plugin_processor().call_process(&mut lent.store);
         let result = lent.ended(result);
-        let (call, effects) = lent.store.data_mut().end();
-        let call = call.expect("nothing takes the call but the end");
+        let ended = lent.store.data_mut().end();
+        let call = ended.call.expect("nothing takes the call but the end");
         let called = match &result {
             Ok(()) => match call.commit() {
-                Ok(done) => Called { piece: done.piece, result: Ok(effects), dropped: done.dropped },
+                Ok(done) => {
+                    let tenant = done.piece.stream().tenant.as_str();
+                    let effects = self.within_rates(tenant, ended.effects, ended.left_out, now_ns);
+                    Called { piece: done.piece, result: Ok(effects), dropped: done.dropped }
+                }
                 Err((piece, fault)) => {
                     Called { piece, result: Err(PluginError::Fault(printable(&fault.0, 1024))), dropped: 0 }
                 }
@@ -163,6 +180,67 @@ impl Plugin {
             self.inner.pool.give_back(lent);
         }
         called
+    }
+
+    /// Gives a tenant's closed windows to the plugin, one call at a time: another waits. What the plugin keeps is on disk
+    /// when this returns. A plugin without a timer has nothing to say. Takes up to the CPU limit and writes a file: not
+    /// for an executor's thread.
+    pub fn tick(&self, tenant: &TenantId, now_ns: u64, closed: &[Window]) -> Result<Effects, PluginError> {
+        if !self.inner.pool.has_timer() {
+            return Ok(Effects::default());
+        }
+        let _turn = self.inner.shared.store.turn();
+        let start = thread_cpu();
+        let ticked = self.inner.pool.lend(tenant.as_str(), now_ns);
+        let ticked = ticked.and_then(|lent| self.call_tick(lent, tenant, now_ns, closed));
+        self.count_cpu(thread_cpu().saturating_sub(start));
+        self.count(&ticked);
+        if let Err(error) = &ticked {
+            self.log(&format!("failed on the windows of {tenant}, which are lost: {error}"), now_ns);
+        }
+        ticked
+    }
+
+    fn call_tick(
+        &self,
+        mut lent: Lent,
+        tenant: &TenantId,
+        now_ns: u64,
+        closed: &[Window],
+    ) -> Result<Effects, PluginError> {
+        let limits = self.settings().limits;
+        let bytes = closed.iter().map(|window| size_of::<Window>() + window.key.len()).sum();
+        lent.store.set_hostcall_fuel(limits.output(bytes));
+        lent.store.set_epoch_deadline(1);
+        let whose = Some(tenant.clone());
+        let (phase, cpu_limit) = (Phase::Tick, limits.time);
+        lent.store.data_mut().begin(Begin { phase, call: None, tenant: whose, cpu_limit, bytes, now_ns });
+        let closed: Vec<timer::Window> = closed.iter().map(timer::Window::from).collect();
+        let exports = lent.exports.timer.as_ref().expect("the caller looked");
+        let result =
+            exports.trommel_plugin_timer().call_tick(&mut lent.store, tenant.as_str(), now_ns, &closed);
+        let result = lent.ended(result);
+        let ended = lent.store.data_mut().end();
+        if result.is_ok() || result.as_ref().is_err_and(|(_, may_live)| *may_live) {
+            self.inner.pool.give_back(lent);
+        }
+        result.map_err(|(error, _)| error)?;
+        if let Some(draft) = ended.draft {
+            self.inner.shared.store.keep(tenant.as_str(), draft);
+        }
+        Ok(self.within_rates(tenant.as_str(), ended.effects, ended.left_out, now_ns))
+    }
+
+    /// What of a good call's effects may count; what may not is counted as refused.
+    fn within_rates(&self, tenant: &str, mut effects: Effects, left_out: LeftOut, now_ns: u64) -> Effects {
+        let too_many = self.inner.shared.alert_rate.admit(tenant, &mut effects.alerts, now_ns);
+        for (what, number) in [("alerts", left_out.alerts + too_many), ("values", left_out.values)] {
+            if number > 0 {
+                let labels = vec![("plugin", self.name().to_owned()), ("what", what.to_owned())];
+                self.inner.metrics.process_refused.get_or_create(&labels).inc_by(number);
+            }
+        }
+        effects
     }
 
     fn count(&self, result: &Result<Effects, PluginError>) {
@@ -196,26 +274,39 @@ impl Plugin {
 
 impl Shared {
     /// For `describe`, before there is a manifest.
-    pub(super) fn unknown(settings: Settings) -> Arc<Shared> {
-        Arc::new(Shared::new(settings, Manifest::default(), Words::default(), Words::default()))
+    pub(super) fn unknown(settings: Settings, store: Arc<PluginStore>) -> Arc<Shared> {
+        Arc::new(Shared::new(settings, Manifest::default(), Words::default(), Words::default(), store))
     }
 
-    /// Checks the manifest against the operator's grant and against what this version can do.
-    pub(super) fn check(settings: Settings, manifest: Manifest) -> Result<Arc<Shared>, PluginError> {
+    /// Checks the manifest against the operator's grant, against what the component exports, and against what this
+    /// version can do.
+    pub(super) fn check(
+        settings: Settings,
+        manifest: Manifest,
+        has_timer: bool,
+        store: Arc<PluginStore>,
+    ) -> Result<Arc<Shared>, PluginError> {
         let checked = || {
             let reads = Words::parse(&manifest.reads, false)
                 .map_err(|error| format!("`reads` of its manifest: {error}"))?;
             let writes = Words::parse(&manifest.writes, true)
                 .map_err(|error| format!("`writes` of its manifest: {error}"))?;
             check_manifest(&manifest)?;
+            check_windows(&manifest, has_timer)?;
             check_grant(&settings, &manifest, &reads, &writes)?;
             Ok((reads, writes))
         };
         let (reads, writes) = checked().map_err(PluginError::Load)?;
-        Ok(Arc::new(Shared::new(settings, manifest, reads, writes)))
+        Ok(Arc::new(Shared::new(settings, manifest, reads, writes, store)))
     }
 
-    fn new(settings: Settings, manifest: Manifest, reads: Words, writes: Words) -> Shared {
+    fn new(
+        settings: Settings,
+        manifest: Manifest,
+        reads: Words,
+        writes: Words,
+        store: Arc<PluginStore>,
+    ) -> Shared {
         let keys =
             settings.secrets.iter().map(|(name, secret)| (name.clone(), HashKey::new(secret))).collect();
         let mask = Mask::new(&settings.filled);
@@ -228,6 +319,8 @@ impl Shared {
             log,
             mask,
             buckets: Buckets::default(),
+            store,
+            alert_rate: AlertRate::default(),
             keys,
             sets: Mutex::default(),
         }
@@ -260,16 +353,33 @@ fn check_manifest(manifest: &Manifest) -> Result<(), String> {
     if manifest.signals.is_empty() {
         return Err("its manifest names no signal, so it would never be called".into());
     }
-    if let Some(need) = manifest.needs.first() {
-        return Err(match need.as_str() {
-            "alerts" | "series" | "store" => format!("needs `{need}`, which comes with a later version"),
-            other => format!("needs `{other}`, which this version does not know"),
-        });
+    match manifest.needs.iter().find(|need| !NEEDS.contains(&need.as_str())) {
+        Some(unknown) => Err(format!("needs `{unknown}`, which is none of {}", NEEDS.join(", "))),
+        None => Ok(()),
     }
-    match manifest.window_seconds {
-        0 => Ok(()),
-        _ => Err("asks for windows (`window-seconds`), which come with a later version".into()),
-    }
+}
+
+/// `series`, windows and a timer go together: each is of no use without the others.
+fn check_windows(manifest: &Manifest, has_timer: bool) -> Result<(), String> {
+    let (seconds, has_series) = (manifest.window_seconds, manifest.needs.iter().any(|need| need == "series"));
+    let text = match (has_series, seconds, has_timer) {
+        (false, 0, false) => return Ok(()),
+        (true, 1..=WINDOW_SECONDS_MAX, true) => return Ok(()),
+        (_, WINDOW_TOO_LONG.., _) => {
+            return Err(format!(
+                "asks for windows of {seconds} s; `window-seconds` is 1 to {WINDOW_SECONDS_MAX}"
+            ));
+        }
+        (_, 0, true) => "exports `timer`, but its `window-seconds` is 0: it would never be called",
+        (true, 0, false) => {
+            "needs `series`, but its `window-seconds` is 0, and it exports no `timer` to look at them"
+        }
+        (_, _, false) => "asks for windows (`window-seconds`), but exports no `timer` to look at them",
+        (false, _, true) => {
+            "asks for windows (`window-seconds`), but does not need `series`: none would ever close"
+        }
+    };
+    Err(text.into())
 }
 
 fn check_grant(
@@ -309,6 +419,24 @@ impl From<lifecycle::Manifest> for Manifest {
             writes: words(described.writes),
             needs: words(described.needs),
             window_seconds: described.window_seconds,
+        }
+    }
+}
+
+impl From<&Window> for timer::Window {
+    fn from(window: &Window) -> timer::Window {
+        let cell = &window.cell;
+        // Infinities would spread through the sums of whoever forgets to ask for the count.
+        let (min, max) = if cell.count == 0 { (0.0, 0.0) } else { (cell.min, cell.max) };
+        timer::Window {
+            key: window.key.clone(),
+            start: window.start_ns,
+            end: window.end_ns,
+            count: cell.count,
+            sum: cell.sum,
+            min,
+            max,
+            buckets: cell.buckets.to_vec(),
         }
     }
 }

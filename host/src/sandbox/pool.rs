@@ -5,9 +5,9 @@
 //! dropped as well, which bounds what a leaking guest can keep. With `instance: per_tenant` an instance is lent only
 //! to the tenant that it was made for, and the one that was idle longest goes when there are too many.
 
-use super::bindings::{self, PluginPre};
-use super::host::{Phase, State};
+use super::host::{Begin, Phase, State};
 use super::limits::Stop;
+use super::linked::{Exports, Linked};
 use super::logs::printable;
 use super::plugin::{Manifest, Shared};
 use super::{Instance, PluginError};
@@ -29,7 +29,7 @@ const FRAMES_MAX: usize = 12;
 
 pub(super) struct Pool {
     engine: Engine,
-    pre: PluginPre<State>,
+    linked: Linked,
     shared: Arc<Shared>,
     idle: Mutex<VecDeque<Lent>>,
 }
@@ -37,25 +37,25 @@ pub(super) struct Pool {
 /// An instance, out of the pool.
 pub(super) struct Lent {
     pub(super) store: Store<State>,
-    pub(super) plugin: bindings::Plugin,
+    pub(super) exports: Exports,
     tenant: Option<String>,
     calls: u32,
 }
 
 impl Pool {
-    pub(super) fn new(engine: Engine, pre: PluginPre<State>, shared: Arc<Shared>) -> Pool {
-        Pool { engine, pre, shared, idle: Mutex::default() }
+    pub(super) fn new(engine: Engine, linked: Linked, shared: Arc<Shared>) -> Pool {
+        Pool { engine, linked, shared, idle: Mutex::default() }
     }
 
     /// What the component says of itself, from an instance that is thrown away.
     pub(super) fn describe(
         engine: &Engine,
-        pre: &PluginPre<State>,
+        linked: &Linked,
         shared: Arc<Shared>,
     ) -> Result<Manifest, PluginError> {
-        let mut lent = Lent::instantiate(engine, pre, shared, None)?;
+        let mut lent = Lent::instantiate(engine, linked, shared, None)?;
         lent.begin_setup(Phase::Describe);
-        let result = lent.plugin.trommel_plugin_lifecycle().call_describe(&mut lent.store);
+        let result = lent.exports.plugin.trommel_plugin_lifecycle().call_describe(&mut lent.store);
         let described = lent.ended(result.map(Ok));
         lent.store.data_mut().end();
         let described =
@@ -92,11 +92,11 @@ impl Pool {
     }
 
     fn configured(&self, tenant: Option<String>, now_ns: u64) -> Result<Lent, PluginError> {
-        let mut lent = Lent::instantiate(&self.engine, &self.pre, Arc::clone(&self.shared), tenant)?;
+        let mut lent = Lent::instantiate(&self.engine, &self.linked, Arc::clone(&self.shared), tenant)?;
         lent.begin_setup(Phase::Configure);
         lent.store.data_mut().now_ns = now_ns;
         let config = &self.shared.settings.config;
-        let result = lent.plugin.trommel_plugin_lifecycle().call_configure(&mut lent.store, config);
+        let result = lent.exports.plugin.trommel_plugin_lifecycle().call_configure(&mut lent.store, config);
         let configured = lent.ended(result);
         lent.store.data_mut().end();
         configured.map_err(|(error, _)| match error {
@@ -104,6 +104,10 @@ impl Pool {
             other => PluginError::Load(format!("`configure` failed: {other}")),
         })?;
         Ok(lent)
+    }
+
+    pub(super) fn has_timer(&self) -> bool {
+        self.linked.has_timer()
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<Lent>> {
@@ -119,7 +123,7 @@ impl Pool {
 impl Lent {
     fn instantiate(
         engine: &Engine,
-        pre: &PluginPre<State>,
+        linked: &Linked,
         shared: Arc<Shared>,
         tenant: Option<String>,
     ) -> Result<Lent, PluginError> {
@@ -132,22 +136,23 @@ impl Lent {
         });
         // A start function runs now.
         store.set_epoch_deadline(1);
-        store.data_mut().begin(Phase::Describe, None, CONFIGURE_CPU_MIN, 0, 0);
-        let plugin = pre.instantiate(&mut store).map_err(|error| {
+        store.data_mut().begin(Begin::setup(Phase::Describe, CONFIGURE_CPU_MIN, 0));
+        let exports = linked.instantiate(&mut store).map_err(|error| {
             let limit = store.data().memory.bytes_max;
             match store.data().memory.was_refused {
                 true => PluginError::Memory { limit },
                 false => PluginError::Load(format!("does not start: {:#}", error)),
             }
         })?;
-        Ok(Lent { store, plugin, tenant, calls: 0 })
+        Ok(Lent { store, exports, tenant, calls: 0 })
     }
 
     fn begin_setup(&mut self, phase: Phase) {
         let state = self.store.data_mut();
         let shared = Arc::clone(&state.shared);
         let cpu_limit = CONFIGURE_CPU_MIN.max(shared.settings.limits.time);
-        state.begin(phase, None, cpu_limit, shared.settings.config.len().max(CONFIGURE_OUTPUT_BYTES), 0);
+        let bytes = shared.settings.config.len().max(CONFIGURE_OUTPUT_BYTES);
+        state.begin(Begin::setup(phase, cpu_limit, bytes));
         self.store.set_hostcall_fuel(CONFIGURE_OUTPUT_BYTES);
         self.store.set_epoch_deadline(1);
     }

@@ -3,6 +3,7 @@
 //! A sink only sends and classifies; queue, joining, retry, timeout and counting are `pipeline::deliver`'s.
 
 mod discard;
+mod http;
 pub mod otlp;
 pub mod remote_write;
 mod stdout;
@@ -118,6 +119,8 @@ pub struct Sent {
     pub rejected_unnamed: u64,
     /// Records that this sink has no form for (metrics to a log store).
     pub unsupported: u64,
+    /// The same by number, where only some have no form: entries of other tenants may stand beside them.
+    pub unsupported_named: Vec<u64>,
     /// Of the delivered: "already there", taken as success on a resend.
     pub presumed: u64,
 }

@@ -34,8 +34,16 @@ pub struct Metrics {
     pub process_restored: Family<Labels, Counter>,
     /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (not_loaded, failed).
     pub process_passed: Family<Labels, Counter>,
+    /// What plugins asked for beyond their share and did not get, by `plugin`, `what` (alerts, values).
+    pub process_refused: Family<Labels, Counter>,
+    /// Writes of what plugins keep that failed, by `plugin`; the values go on in memory.
+    pub process_unkept: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
+    /// Values of series that had no place of their own and were added to `_other`, by `plugin`.
+    pub process_other_values: Family<Labels, Counter>,
+    /// Windows that a plugin did not see, by `plugin`, `reason` (failed, waiting).
+    pub process_lost_windows: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
     pub process_plugin_gauge: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
@@ -97,7 +105,27 @@ impl Metrics {
                 "process_passed_records",
                 "Records that passed a plugin which failed on them or is not loaded",
             ),
+            process_refused: register(
+                &mut registry,
+                "process_refused",
+                "What plugins asked for beyond their share, by what it was",
+            ),
+            process_unkept: register(
+                &mut registry,
+                "process_unkept_writes",
+                "Writes of what plugins keep that failed",
+            ),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
+            process_other_values: register(
+                &mut registry,
+                "process_other_values",
+                "Values of series that were added to `_other` since there were too many keys",
+            ),
+            process_lost_windows: register(
+                &mut registry,
+                "process_lost_windows",
+                "Windows of series that a plugin did not see",
+            ),
             process_plugin_gauge: register(
                 &mut registry,
                 "process_plugin_gauge",

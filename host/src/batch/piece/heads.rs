@@ -3,9 +3,8 @@
 //! Field numbers are those of opentelemetry-proto 1.10 (`logs`, `trace`, `metrics`).
 
 use super::super::Signal;
-use super::super::wire::{Field, LENGTH, VARINT, fields, varint};
+use super::super::wire::{Field, LENGTH, VARINT, fields, fixed64, varint};
 use super::space::Span;
-use super::value::fixed64;
 
 /// The fixed fields of an item. Zeros stand for what is absent.
 #[derive(Clone, Copy, Debug, Default)]

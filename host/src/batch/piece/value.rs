@@ -2,7 +2,7 @@
 //!
 //! Positions are offsets in a region of the space; `add` is where the region begins.
 
-use super::super::wire::{Field, LENGTH, VARINT, fields, put_field, put_varint, varint};
+use super::super::wire::{Field, LENGTH, VARINT, fields, fixed64, put_field, put_varint, varint};
 use super::space::{Space, Span};
 
 /// Deeper values are not looked into; the checked walk lets none through.
@@ -124,13 +124,6 @@ pub(super) fn choice<'b>(bytes: &'b [u8], field: &Field) -> Option<Scalar<'b>> {
         (5..=7, LENGTH) | (8, VARINT) => Scalar::Other,
         _ => return None,
     })
-}
-
-/// The eight bytes of a field with wire type 1, as a number.
-#[inline]
-pub(super) fn fixed64(bytes: &[u8], field: &Field) -> u64 {
-    let content = bytes.get(field.content..field.content + 8);
-    content.and_then(|content| content.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
 fn strings(region: &[u8], start: usize, end: usize, depth: u32, each: &mut dyn FnMut(Span)) {

@@ -25,6 +25,7 @@ async fn every_route_asks_for_its_right() {
         "/metrics",
         "/v1/plugins",
         "/v1/ledger",
+        "/v1/alerts",
         "/v1/streams",
         "/v1/tenants/acme/projects/shop/logs",
         "/v1/tenants/acme/projects/blog/logs",
@@ -48,6 +49,7 @@ async fn every_route_asks_for_its_right() {
         /metrics 401 401 403 403 403 403 403 200
         /v1/plugins 401 401 403 403 403 403 403 200
         /v1/ledger 401 401 403 403 403 403 403 200
+        /v1/alerts 401 401 403 403 403 403 403 200
         /v1/streams 401 401 200 200 403 403 200 403
         /v1/tenants/acme/projects/shop/logs 401 401 200 200 404 404 200 404
         /v1/tenants/acme/projects/blog/logs 401 401 200 404 404 404 200 404
@@ -224,7 +226,7 @@ async fn a_loopback_listener_trusts_who_addresses_it_as_such() {
         ("host: 127.0.0.1:4380\nforwarded: for=192.0.2.1", false),
     ];
     for (head, is_trusted) in cases {
-        for path in ["/metrics", "/v1/plugins", "/v1/ledger"] {
+        for path in ["/metrics", "/v1/plugins", "/v1/ledger", "/v1/alerts"] {
             let expected = if is_trusted { (200, 200) } else { (403, 401) };
             let asked = format!("GET {path}\n{head}");
             let answers =
@@ -246,7 +248,7 @@ async fn a_loopback_listener_trusts_who_addresses_it_as_such() {
 #[tokio::test]
 async fn a_listener_that_is_not_on_loopback_always_asks() {
     let world = world(Shape { is_public: true, is_loopback_admin: true, ..Shape::default() }).await;
-    for path in ["/metrics", "/v1/plugins", "/v1/ledger"] {
+    for path in ["/metrics", "/v1/plugins", "/v1/ledger", "/v1/alerts"] {
         assert_eq!(world.open(&format!("GET {path}\nhost: localhost")).await.status(), 401);
         assert_eq!(world.status("administrator", path).await, 200);
     }
@@ -275,7 +277,7 @@ async fn only_pages_of_configured_origins_may_read_streams() {
         assert_eq!(headers.contains_key("access-control-allow-headers"), expected.is_some());
     }
     let head = "origin: https://panel.example\nauthorization: Bearer administrator";
-    for path in ["/metrics", "/v1/ledger", "/v1/plugins"] {
+    for path in ["/metrics", "/v1/ledger", "/v1/plugins", "/v1/alerts"] {
         let (status, headers, _) = world.ask(&format!("GET {path}\n{head}")).await;
         assert_eq!((status.as_u16(), allowed(&headers)), (200, None), "{path} is for no page");
     }

@@ -258,10 +258,12 @@ impl Lane {
 
 /// Counts an answer: what it names by number, then what it only counts, in order; the rest was delivered.
 fn finish(entries: Vec<InFlight>, sent: &Sent) {
-    let mut named: HashMap<u64, Vec<&'static str>> = HashMap::new();
-    for (number, reason) in &sent.rejected {
+    // By the first number of its entry: the reason, or that the sink has no form for it.
+    let mut named: HashMap<u64, Vec<Option<&'static str>>> = HashMap::new();
+    let rejected = sent.rejected.iter().map(|(number, reason)| (*number, Some(*reason)));
+    for (number, reason) in rejected.chain(sent.unsupported_named.iter().map(|number| (*number, None))) {
         // Entries stand in the order of their numbers.
-        let after = entries.partition_point(|in_flight| in_flight.entry.first <= *number);
+        let after = entries.partition_point(|in_flight| in_flight.entry.first <= number);
         let entry = after.checked_sub(1).and_then(|at| entries.get(at)).map(|in_flight| &in_flight.entry);
         // A number that is in none of them is not believed.
         if let Some(entry) = entry.filter(|entry| number - entry.first < u64::from(entry.records)) {
@@ -273,13 +275,17 @@ fn finish(entries: Vec<InFlight>, sent: &Sent) {
         let mut left = u64::from(in_flight.entry.records);
         let mut done = Done::default();
         for reason in named.remove(&in_flight.entry.first).unwrap_or_default() {
-            *done.rejected.entry(reason.into()).or_default() += take(&mut left, &mut 1);
+            let count = match reason {
+                Some(reason) => done.rejected.entry(reason.into()).or_default(),
+                None => &mut done.unsupported,
+            };
+            *count += take(&mut left, &mut 1);
         }
         let refused = take(&mut left, &mut unnamed);
         if refused > 0 {
             *done.rejected.entry("refused".into()).or_default() += refused;
         }
-        done.unsupported = take(&mut left, &mut unsupported);
+        done.unsupported += take(&mut left, &mut unsupported);
         done.delivered = left;
         in_flight.finish(&done);
     }

@@ -1,7 +1,7 @@
-//! Interface `host`: log, clock, patterns, limits, counts. And the interfaces that come later: linked, because some
-//! languages import them unused, and refused when they are used.
+//! Interface `host`: log, clock, patterns, limits, counts.
 
-use super::super::bindings::trommel::plugin::{alerts, host, series, store, types};
+use super::super::bindings::trommel::plugin::{host, types};
+use super::super::effects::fitted_key;
 use super::super::logs::{LINE_BYTES_MAX, LogLevel};
 use super::super::patterns::{COMPILED_BYTES_MAX, SETS_MAX};
 use super::{CALL_COST, Phase, State};
@@ -83,6 +83,7 @@ impl host::Host for State {
 
     fn limit(&mut self, key: String, want: u32, per_second: f64, burst: u32) -> wasmtime::Result<u32> {
         self.charge(CALL_COST + key.len() as u64)?;
+        let key = fitted_key(key);
         let shared = Arc::clone(&self.shared);
         let now_ns = self.now_ns;
         let Some(call) = &mut self.call else {
@@ -105,48 +106,5 @@ impl host::Host for State {
             let () = self.note(format!("gauge: {fault}"));
         }
         Ok(())
-    }
-}
-
-impl State {
-    fn later<T: Default>(&mut self, name: &str, need: &str) -> wasmtime::Result<T> {
-        self.charge(CALL_COST)?;
-        Ok(self.note(format!(
-            "{name}: `{need}` is not in `needs` of the manifest, and comes with a later version"
-        )))
-    }
-}
-
-impl alerts::Host for State {
-    fn fire(&mut self, _: alerts::Alert) -> wasmtime::Result<()> {
-        self.later("alerts.fire", "alerts")
-    }
-
-    fn resolve(&mut self, _: String) -> wasmtime::Result<()> {
-        self.later("alerts.resolve", "alerts")
-    }
-}
-
-impl series::Host for State {
-    fn add(&mut self, _: String, _: f64) -> wasmtime::Result<()> {
-        self.later("series.add", "series")
-    }
-
-    fn add_all(&mut self, _: Vec<String>, _: Vec<f64>) -> wasmtime::Result<()> {
-        self.later("series.add-all", "series")
-    }
-}
-
-impl store::Host for State {
-    fn get(&mut self, _: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        self.later("store.get", "store")
-    }
-
-    fn set(&mut self, _: String, _: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
-        self.later::<()>("store.set", "store").map(Ok)
-    }
-
-    fn remove(&mut self, _: String) -> wasmtime::Result<()> {
-        self.later("store.remove", "store")
     }
 }

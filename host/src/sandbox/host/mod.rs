@@ -4,16 +4,21 @@
 //! the guest goes on with an empty answer, and the call fails at its end with the first note, so that its instance
 //! lives on. Only what is over a limit stops the guest on the spot.
 
+mod alerts;
 mod batch;
 mod common;
+mod series;
 mod shapes;
+mod store;
 
+use super::effects::{LeftOut, Raised};
 use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
 use super::patterns::PatternSet;
 use super::rights::Need;
+use super::stores::Values;
 use super::{Effects, Shared};
-use crate::batch::{Call, Fault, Places};
+use crate::batch::{Call, Fault, Places, TenantId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +28,38 @@ pub(super) enum Phase {
     Describe,
     Configure,
     Process,
+    Tick,
+}
+
+/// What a call of the guest is given.
+#[derive(Debug)]
+pub(super) struct Begin {
+    pub(super) phase: Phase,
+    /// For `process`.
+    pub(super) call: Option<Call>,
+    /// For `tick`.
+    pub(super) tenant: Option<TenantId>,
+    pub(super) cpu_limit: Duration,
+    /// Of what it works on: work and edits are bounded by it.
+    pub(super) bytes: usize,
+    pub(super) now_ns: u64,
+}
+
+/// What a call of the guest left.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) call: Option<Call>,
+    pub(super) effects: Effects,
+    pub(super) left_out: LeftOut,
+    /// What the tenant's store holds from now on, if `tick` changed it.
+    pub(super) draft: Option<Values>,
+}
+
+impl Begin {
+    /// For what belongs to no tenant.
+    pub(super) fn setup(phase: Phase, cpu_limit: Duration, bytes: usize) -> Begin {
+        Begin { phase, call: None, tenant: None, cpu_limit, bytes, now_ns: 0 }
+    }
 }
 
 /// What an instance keeps on the host's side, and the call at hand.
@@ -33,12 +70,18 @@ pub(super) struct State {
     pub(super) phase: Phase,
     /// Only while `process` runs.
     pub(super) call: Option<Call>,
+    /// Only while `tick` runs.
+    tenant: Option<TenantId>,
     pub(super) meter: Meter,
     /// Bytes of the items of the piece.
     piece_bytes: usize,
     /// Edits of this call may have so many bytes.
     pub(super) output_bytes_max: usize,
     pub(super) effects: Effects,
+    raised: Raised,
+    left_out: LeftOut,
+    /// The tenant's store as `tick` wants it; made by the first change.
+    draft: Option<Values>,
     /// The first wrong use of this call.
     pub(super) fault: Option<String>,
     /// Why the host stopped this call.
@@ -59,10 +102,14 @@ impl State {
             memory,
             phase: Phase::Describe,
             call: None,
+            tenant: None,
             meter: Meter::new(Duration::ZERO, 0, 0),
             piece_bytes: 0,
             output_bytes_max: 0,
             effects: Effects::default(),
+            raised: Raised::default(),
+            left_out: LeftOut::default(),
+            draft: None,
             fault: None,
             stop: None,
             now_ns: 0,
@@ -73,20 +120,15 @@ impl State {
         }
     }
 
-    pub(super) fn begin(
-        &mut self,
-        phase: Phase,
-        call: Option<Call>,
-        cpu_limit: Duration,
-        bytes: usize,
-        now_ns: u64,
-    ) {
+    pub(super) fn begin(&mut self, begin: Begin) {
+        let Begin { phase, call, tenant, cpu_limit, bytes, now_ns } = begin;
         let patterns_max = self.sets.iter().map(|set| set.len()).max().unwrap_or(0);
         self.meter = Meter::new(cpu_limit, bytes, patterns_max);
         self.output_bytes_max = self.shared.settings.limits.output(bytes);
         self.piece_bytes = bytes;
         self.phase = phase;
         self.call = call;
+        self.tenant = tenant;
         self.now_ns = now_ns;
         self.fault = None;
         self.stop = None;
@@ -94,9 +136,43 @@ impl State {
     }
 
     /// Ends the call for the host: what was printed is written, effects are handed out.
-    pub(super) fn end(&mut self) -> (Option<Call>, Effects) {
+    pub(super) fn end(&mut self) -> Ended {
         self.flush_print();
-        (self.call.take(), std::mem::take(&mut self.effects))
+        self.tenant = None;
+        self.effects.alerts = std::mem::take(&mut self.raised).into_effects();
+        Ended {
+            call: self.call.take(),
+            effects: std::mem::take(&mut self.effects),
+            left_out: std::mem::take(&mut self.left_out),
+            draft: self.draft.take(),
+        }
+    }
+
+    /// Whose the batch or the windows are.
+    fn tenant(&self) -> Option<&str> {
+        self.call.as_ref().map(Call::tenant).or_else(|| self.tenant.as_ref().map(TenantId::as_str))
+    }
+
+    /// Whether a function of an interface besides `batch` and `host` may be used now; the reason is noted.
+    fn may_use(&mut self, name: &str, need: &str, phases: &[Phase]) -> bool {
+        // The call has failed already: the rest of it is for nothing.
+        if self.fault.is_some() {
+            return false;
+        }
+        if !self.shared.manifest.needs.iter().any(|known| known == need) {
+            let () = self.note(format!("{name}: `{need}` is not in `needs` of the manifest"));
+            return false;
+        }
+        if !phases.contains(&self.phase) {
+            let inside = match phases {
+                [Phase::Process] => "`process`",
+                [Phase::Tick] => "`tick`",
+                _ => "`process` and `tick`",
+            };
+            let () = self.note(format!("{name}: works inside {inside} only"));
+            return false;
+        }
+        true
     }
 
     /// A host function that reads. `allow` names the right that is missing; `size` is what it hands over.

@@ -106,7 +106,7 @@ fn a_wrong_use_fails_the_call_and_the_instance_lives() {
     let check = |mode: &str, text: &str| {
         assert_eq!(failure(mode, EMAIL), (PluginError::Fault(text.into()), true), "{mode}");
     };
-    let later = "is not in `needs` of the manifest, and comes with a later version";
+    let later = "is not in `needs` of the manifest";
     check("undeclared-alert", &format!("alerts.resolve: `alerts` {later}"));
     check("undeclared-series", &format!("series.add: `series` {later}"));
     check("undeclared-store", &format!("store.get: `store` {later}"));

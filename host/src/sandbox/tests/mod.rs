@@ -4,6 +4,7 @@ mod calls;
 mod identity;
 mod load;
 mod signals;
+mod windows;
 
 use super::*;
 use crate::batch::{Batch, Piece, ProjectId, Request, Signal, Stream, TenantId};
@@ -14,7 +15,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What the guest's manifest says unless a test patches it.
 const READS: &str = "body name event-name description severity kind status time number trace-id span-id trace-state raw \

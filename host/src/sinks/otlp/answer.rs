@@ -2,6 +2,7 @@
 //!
 //! Nothing here trusts the server: lengths are bounded, texts are cut and escaped, broken details are ignored.
 
+use crate::sinks::http::{retry_after, shown};
 use crate::sinks::{SendError, Sent};
 use ::http::{HeaderMap, StatusCode};
 use base64::Engine;
@@ -12,7 +13,6 @@ use prost::Message;
 use std::time::Duration;
 use tonic::Code;
 
-const MESSAGE_CHARS_MAX: usize = 200;
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// `Export*ServiceResponse`: the same shape for all signals.
@@ -121,22 +121,9 @@ pub(super) fn http_error(status: StatusCode, headers: &HeaderMap, body: &[u8], n
     let message = RpcStatus::decode(body).map(|status| status.message).unwrap_or_default();
     let reason = format!("{}: {}", status.as_u16(), shown(&message));
     match status.as_u16() {
-        429 | 502 | 503 | 504 => {
-            let after = headers.get("retry-after").and_then(|value| value.to_str().ok());
-            SendError::Retry { after: after.and_then(|text| retry_after(text, now)), reason }
-        }
+        429 | 502 | 503 | 504 => SendError::Retry { after: retry_after(headers, now), reason },
         _ => SendError::Reject { reason },
     }
-}
-
-/// Seconds or an HTTP-date (RFC 9110, section 10.2.3).
-fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let text = text.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO))
 }
 
 fn retry_info_of(header: &[u8]) -> Option<Duration> {
@@ -148,26 +135,6 @@ fn retry_info_of(header: &[u8]) -> Option<Duration> {
     let delay = RetryInfo::decode(&info.value[..]).ok()?.retry_delay.unwrap_or_default();
     let seconds = Duration::from_secs(u64::try_from(delay.seconds).unwrap_or(0));
     Some(seconds + Duration::from_nanos(u64::try_from(delay.nanos).unwrap_or(0).min(999_999_999)))
-}
-
-/// A text from outside: cut, on one line, without control characters.
-pub(super) fn shown(text: &str) -> String {
-    let chars = text.chars().take(MESSAGE_CHARS_MAX);
-    chars.flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
-/// An error with its causes, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    shown(&text)
 }
 
 fn percent_decoded(text: &[u8]) -> String {
@@ -251,23 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_to_come_back_is_seconds_or_a_date() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let check = |text: &str, seconds: Option<u64>| {
-            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
-        };
-        check("7", Some(7));
-        check(" 120 ", Some(120));
-        check("Thu, 01 Jan 2026 00:01:30 GMT", Some(90));
-        check("Wed, 31 Dec 2025 00:00:00 GMT", Some(0));
-        check("soon", None);
-        check("-1", None);
-    }
-
-    #[test]
-    fn messages_from_outside_are_cut_and_escaped() {
-        assert_eq!(shown("a\nb\u{1b}[31m"), "a\\nb\\u{1b}[31m");
-        assert_eq!(shown(&"x".repeat(1000)).len(), MESSAGE_CHARS_MAX);
+    fn messages_are_percent_decoded() {
         assert_eq!(percent_decoded(b"a%20b%zz%e2%82%ac%"), "a b%zz€%");
     }
 

@@ -4,10 +4,9 @@
 //! that are not base64; the frame of a unary call is five bytes.
 
 use super::body::Chunks;
-use super::{
-    ANSWER_BYTES_MAX, CONNECT_TIMEOUT, Compression, PING_INTERVAL, PING_TIMEOUT, Target, USER_AGENT, answer,
-};
+use super::{ANSWER_BYTES_MAX, Compression, PING_INTERVAL, PING_TIMEOUT, answer};
 use crate::batch::Signal;
+use crate::sinks::http::{CONNECT_TIMEOUT, Target, USER_AGENT, chain};
 use crate::sinks::{SendError, Sent};
 use ::http::uri::{PathAndQuery, Scheme};
 use ::http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
@@ -106,7 +105,7 @@ fn path(signal: Signal) -> &'static str {
 }
 
 fn no_answer(error: &dyn std::error::Error) -> SendError {
-    SendError::Retry { after: None, reason: answer::chain(error) }
+    SendError::Retry { after: None, reason: chain(error) }
 }
 
 async fn read(response: Response<Body>) -> Result<Sent, SendError> {

@@ -9,21 +9,18 @@ mod body;
 mod grpc;
 mod http;
 
+use super::http::Target;
 use super::{Delivery, SendError, Sent};
 use crate::net::tls;
 use crate::telemetry::Secret;
-use ::http::{HeaderName, HeaderValue, Uri};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// An unreachable server is found out before the attempt's own deadline.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After so long without a word from the server a connection is asked whether it lives, and then given up.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// The specification lets answers have 4 MiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-const USER_AGENT: &str = concat!("trommel/", env!("CARGO_PKG_VERSION"));
 
 /// Where to, and how.
 #[derive(Clone, Debug)]
@@ -80,7 +77,7 @@ enum Client {
 
 impl Otlp {
     pub fn open(settings: Settings) -> Result<Otlp, String> {
-        let target = Target::of(&settings)?;
+        let target = Target::of(&settings.endpoint, &settings.headers, &settings.tls)?;
         let client = match settings.protocol {
             Protocol::Grpc => Client::Grpc(grpc::Client::open(target, settings.compression)?),
             Protocol::Http => Client::Http(http::Client::open(target, settings.compression)?),
@@ -96,50 +93,4 @@ impl Otlp {
             Client::Http(client) => client.send(delivery.signal, parts).await,
         }
     }
-}
-
-/// The settings, parsed.
-struct Target {
-    uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    tls: Option<rustls::ClientConfig>,
-}
-
-impl Target {
-    fn of(settings: &Settings) -> Result<Target, String> {
-        if settings.endpoint.contains('@') {
-            // Not repeated: it holds a password.
-            return Err("endpoint: name and password stand in `headers`, not in the address".into());
-        }
-        let uri: Uri = settings.endpoint.parse().map_err(|_| bad_endpoint(&settings.endpoint))?;
-        let is_secure = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            _ => return Err(bad_endpoint(&settings.endpoint)),
-        };
-        if uri.authority().is_none() {
-            return Err(bad_endpoint(&settings.endpoint));
-        }
-        // Only then: reading the system's authorities fails where there are none.
-        let tls = is_secure.then(|| tls::client_config(settings.tls.clone())).transpose();
-        let tls = tls.map_err(|fault| fault.to_string())?;
-        Ok(Target { uri, headers: headers(&settings.headers)?, tls })
-    }
-}
-
-fn bad_endpoint(endpoint: &str) -> String {
-    format!("endpoint: `{endpoint}` is no address like `http://host:4317`")
-}
-
-/// Header values are marked sensitive, so that no library shows them.
-fn headers(headers: &BTreeMap<String, Secret>) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
-    let header = |(name, value): (&String, &Secret)| {
-        let parsed =
-            name.parse::<HeaderName>().map_err(|_| format!("headers: `{name}` is no header name"))?;
-        let mut value = HeaderValue::from_str(value.expose().trim())
-            .map_err(|_| format!("headers.{name}: the value has bytes that no header may have"))?;
-        value.set_sensitive(true);
-        Ok((parsed, value))
-    };
-    headers.iter().map(header).collect()
 }
