@@ -54,8 +54,10 @@ async fn a_server_that_is_down_at_the_start_and_in_the_middle_costs_nobody_a_lin
     let mut live = world.tail(None, "local", "shop", None).await;
     send(&world, logs(&[("project.id", "shop")], &["down 1", "down 2"])).await;
     assert_eq!(live.bodies(2).await, ["down 1", "down 2"]);
-    eventually("the other destination has them", || async { ledger(&world, "delivered", "other").await == 2.0 })
-        .await;
+    eventually("the other destination has them", || async {
+        ledger(&world, "delivered", "other").await == 2.0
+    })
+    .await;
     assert_eq!(ledger(&world, "in_flight", "streams").await, 2.0);
 
     ferret.server.start().await;
@@ -65,8 +67,10 @@ async fn a_server_that_is_down_at_the_start_and_in_the_middle_costs_nobody_a_lin
     ferret.server.kill();
     send(&world, logs(&[("project.id", "shop")], &["middle 1", "middle 2"])).await;
     assert_eq!(live.bodies(2).await, ["middle 1", "middle 2"]);
-    eventually("the other destination has them", || async { ledger(&world, "delivered", "other").await == 4.0 })
-        .await;
+    eventually("the other destination has them", || async {
+        ledger(&world, "delivered", "other").await == 4.0
+    })
+    .await;
     eventually("not ready", || async { readiness(&world).await.0 == 503 }).await;
     ferret.server.start().await;
     let all = ["down 1", "down 2", "middle 1", "middle 2"];
@@ -91,8 +95,10 @@ async fn who_joins_while_the_server_hangs_is_told_of_a_gap_and_goes_on_live() {
     assert_eq!((gap.kind.as_str(), &gap.data["reason"]), ("gap", &"store".into()), "{gap:?}");
     send(&world, logs(&[("project.id", "shop")], &["3"])).await;
     assert_eq!(joined.bodies(1).await, ["3"]);
-    eventually("the other destination has all", || async { ledger(&world, "delivered", "other").await == 3.0 })
-        .await;
+    eventually("the other destination has all", || async {
+        ledger(&world, "delivered", "other").await == 3.0
+    })
+    .await;
     ferret.server.go_on();
     assert_eq!(bodies(&world.history_of(None, "local", "shop", 3).await), ["1", "2", "3"]);
     // With the position before the gap everything comes, once.
@@ -133,16 +139,20 @@ async fn records_that_the_server_refuses_are_counted_and_the_others_stored() {
     request.resource_logs[0].scope_logs[0].log_records[3].body = Some(infinite);
     send(&world, request).await;
     assert_eq!(bodies(&world.history_of(None, "local", "shop", 3).await), ["1", "2", "3"]);
-    eventually("all are accounted for", || async { ledger(&world, "in_flight", "streams").await == 0.0 }).await;
+    eventually("all are accounted for", || async { ledger(&world, "in_flight", "streams").await == 0.0 })
+        .await;
     let metrics = world.metrics().await;
     for reason in ["unique_index", "document_too_large", "document_refused"] {
         let line = metrics.lines().find(|line| {
-            line.starts_with("trommel_ledger_rejected_records") && line.contains(&format!("reason=\"{reason}\""))
+            line.starts_with("trommel_ledger_rejected_records")
+                && line.contains(&format!("reason=\"{reason}\""))
         });
         assert!(line.is_some_and(|line| line.ends_with(" 1")), "{reason}: {line:?}");
     }
-    eventually("the other destination has all", || async { ledger(&world, "delivered", "other").await == 6.0 })
-        .await;
+    eventually("the other destination has all", || async {
+        ledger(&world, "delivered", "other").await == 6.0
+    })
+    .await;
     world.end().await;
 }
 

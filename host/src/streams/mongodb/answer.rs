@@ -19,8 +19,8 @@ const UNAUTHORIZED: i32 = 13;
 /// server's `error_codes.yml` and the drivers' specification of retryable writes.
 pub(super) fn is_passing(code: i32) -> bool {
     const CODES: [i32; 33] = [
-        1, 6, 7, 8, 11, 18, 24, 46, 50, 63, 64, 79, 89, 91, 100, 112, 133, 134, 150, 189, 202, 234, 246, 249, 262,
-        462, 8000, 9001, 10107, 11600, 11602, 13435, 14031,
+        1, 6, 7, 8, 11, 18, 24, 46, 50, 63, 64, 79, 89, 91, 100, 112, 133, 134, 150, 189, 202, 234, 246, 249,
+        262, 462, 8000, 9001, 10107, 11600, 11602, 13435, 14031,
     ];
     matches!(code, 13436 | 13388 | 16500) || CODES.contains(&code)
 }
@@ -63,7 +63,10 @@ pub(super) fn write_errors(reply: &Reply) -> Vec<WriteError> {
 pub(super) fn concern_error(reply: &Reply) -> Option<StoreError> {
     let error = reply.get_document("writeConcernError").ok()?;
     let code = error.get_i32("code").unwrap_or(0);
-    Some(failure(format!("not written by a majority: {}", said(code, error.get_str("codeName").unwrap_or("")))))
+    Some(failure(format!(
+        "not written by a majority: {}",
+        said(code, error.get_str("codeName").unwrap_or(""))
+    )))
 }
 
 impl Inner {
@@ -75,13 +78,15 @@ impl Inner {
             let command = command.map_err(|_| failure("a command that is no BSON"))?;
             match self.run_raw(command).await {
                 Ok(reply) => self.read_reply(&insert, &reply, written).await?,
-                Err(Failed { code: Some(code), .. }) if is_of_a_document(code) => match insert.documents.len() {
-                    1 => self.refuse(&insert.documents, code, written),
-                    len => {
-                        // The first half is on top, so that the order is kept.
-                        inserts.extend([insert.part(len / 2..len), insert.part(0..len / 2)]);
+                Err(Failed { code: Some(code), .. }) if is_of_a_document(code) => {
+                    match insert.documents.len() {
+                        1 => self.refuse(&insert.documents, code, written),
+                        len => {
+                            // The first half is on top, so that the order is kept.
+                            inserts.extend([insert.part(len / 2..len), insert.part(0..len / 2)]);
+                        }
                     }
-                },
+                }
                 Err(failed) => return Err(failed.error),
             }
         }
@@ -98,7 +103,8 @@ impl Inner {
             return Err(error);
         }
         let errors = write_errors(reply);
-        if let Some(error) = errors.iter().find(|error| is_passing(error.code) || error.code == UNAUTHORIZED) {
+        if let Some(error) = errors.iter().find(|error| is_passing(error.code) || error.code == UNAUTHORIZED)
+        {
             return Err(failure(said(error.code, "")));
         }
         let mut duplicates = Vec::new();

@@ -74,9 +74,11 @@ fn options_of(uri: &Secret) -> Result<ClientOptions, String> {
 
 fn check_tls(options: &ClientOptions) -> Result<(), String> {
     let Some(Tls::Enabled(tls)) = &options.tls else { return Ok(()) };
-    for (name, path) in [("tlsCAFile", &tls.ca_file_path), ("tlsCertificateKeyFile", &tls.cert_key_file_path)] {
+    for (name, path) in [("tlsCAFile", &tls.ca_file_path), ("tlsCertificateKeyFile", &tls.cert_key_file_path)]
+    {
         if let Some(path) = path {
-            std::fs::File::open(path).map_err(|error| format!("its {name} cannot be read: {}", error.kind()))?;
+            std::fs::File::open(path)
+                .map_err(|error| format!("its {name} cannot be read: {}", error.kind()))?;
         }
     }
     Ok(())

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_retention_has_a_class_that_says_how_long() {
-        for (seconds, class) in [(7 * 86_400, "7d"), (36 * 3_600, "36h"), (90_000, "25h"), (90_001, "90001s")] {
+        for (seconds, class) in [(7 * 86_400, "7d"), (36 * 3_600, "36h"), (90_000, "25h"), (90_001, "90001s")]
+        {
             assert_eq!(class_of(Duration::from_secs(seconds)), class);
             assert_eq!(retention_of(class), Some(seconds * 1_000));
         }

@@ -156,8 +156,7 @@ impl Writer {
         out.0.clear();
         self.resource(&mut out, bytes, spans);
         self.scope(&mut out, bytes, spans);
-        self.shared =
-            Shared { of: Some(spans.clone()), fields: out.0, is_exact: self.is_exact };
+        self.shared = Shared { of: Some(spans.clone()), fields: out.0, is_exact: self.is_exact };
         self.is_exact = record_is_exact;
     }
 

@@ -9,7 +9,9 @@ use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{RawArray, RawBsonRef, RawDocument};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
@@ -68,7 +70,8 @@ fn read(document: &RawDocument) -> ExportLogsServiceRequest {
     record.observed_time_unix_nano = observed.saturating_add(record.observed_time_unix_nano);
     scope_logs.log_records = vec![record];
     let resource = Some(resource);
-    let resource_logs = ResourceLogs { resource, scope_logs: vec![scope_logs], schema_url: resource_schema_url };
+    let resource_logs =
+        ResourceLogs { resource, scope_logs: vec![scope_logs], schema_url: resource_schema_url };
     ExportLogsServiceRequest { resource_logs: vec![resource_logs] }
 }
 
@@ -111,7 +114,13 @@ fn text(value: RawBsonRef<'_>) -> String {
 
 fn map(value: RawBsonRef<'_>) -> Vec<KeyValue> {
     let pairs = value.as_document().into_iter().flat_map(|document| document.iter().map_while(Result::ok));
-    pairs.map(|(name, value)| KeyValue { key: key(name.as_str()), value: Some(any(value)), ..KeyValue::default() }).collect()
+    pairs
+        .map(|(name, value)| KeyValue {
+            key: key(name.as_str()),
+            value: Some(any(value)),
+            ..KeyValue::default()
+        })
+        .collect()
 }
 
 /// The name of an attribute, of that of a field.

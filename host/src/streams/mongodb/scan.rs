@@ -63,7 +63,12 @@ impl Inner {
     }
 
     /// The first id of these days that comes after the rows read.
-    async fn missed(&self, scan: &Scan, days: &[Vec<&Name>], rows: &[(RecordId, RawDocumentBuf)]) -> Result<Option<RecordId>, StoreError> {
+    async fn missed(
+        &self,
+        scan: &Scan,
+        days: &[Vec<&Name>],
+        rows: &[(RecordId, RawDocumentBuf)],
+    ) -> Result<Option<RecordId>, StoreError> {
         let from = rows.last().map_or(scan.from, |(last, _)| crate::streams::behind(last));
         // The writer is at most where it was a moment ago: in the day before.
         let Some(names) = days.last() else { return Ok(None) };

@@ -4,10 +4,10 @@
 //! and says so. With `MONGODB_URI` set the suite runs against that server instead of FerretDB, in databases of its own
 //! that it drops afterwards.
 
+mod proxy;
 #[expect(clippy::duplicate_mod, reason = "one suite for both stores: `World` is another here")]
 #[path = "../race.rs"]
 mod race;
-mod proxy;
 mod server;
 #[expect(clippy::duplicate_mod, reason = "one suite for both stores: `World` is another here")]
 #[path = "../store.rs"]
@@ -68,7 +68,11 @@ impl World {
 fn open(uri: &str, database: &str, tuning: Tuning) -> Result<Arc<Streams>, String> {
     let settings = mongodb::Settings { uri: Secret::new(uri), database: database.to_owned() };
     let store = StoreSettings::Mongodb(settings);
-    Streams::open_tuned(Settings { store, retention: Duration::from_secs(7 * 86_400) }, tuning, Metrics::new())
+    Streams::open_tuned(
+        Settings { store, retention: Duration::from_secs(7 * 86_400) },
+        tuning,
+        Metrics::new(),
+    )
 }
 
 impl Deref for World {
