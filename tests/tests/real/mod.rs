@@ -5,9 +5,11 @@
 
 mod jaeger;
 mod mongo;
+mod prometheus;
 mod sdks;
 pub mod servers;
 mod story;
+mod telegram;
 
 use std::path::PathBuf;
 

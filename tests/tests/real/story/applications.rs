@@ -5,6 +5,7 @@ use super::platform::Collector;
 use crate::real::servers::{Readiness, Server};
 use crate::real::{installed, sources};
 use crate::shutdown::free_port;
+use crate::world::PATIENCE;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
@@ -99,7 +100,7 @@ impl Application {
         for number in 0..requests {
             let customer = people::address(self.client.service, number);
             let body = serde_json::json!({ "customer": customer, "card": people::card(number) });
-            let answer = http.post(&url).json(&body).send().await.unwrap();
+            let answer = http.post(&url).timeout(PATIENCE).json(&body).send().await.unwrap();
             assert_eq!(answer.status(), 201, "{} serves request {number}", self.client.service);
         }
     }
@@ -107,7 +108,8 @@ impl Application {
     /// Ends it when everything is sent; what it counted.
     pub async fn stop(mut self) -> Told {
         let http = crate::world::client();
-        let answer = http.post(format!("http://127.0.0.1:{}/stop", self.port)).send().await.unwrap();
+        let stop = http.post(format!("http://127.0.0.1:{}/stop", self.port));
+        let answer = stop.timeout(PATIENCE).send().await.unwrap();
         assert_eq!(answer.status(), 204, "{} stops", self.client.service);
         let code = self.server.ended().await;
         assert_eq!(code, Some(0), "{} could not send all:\n{}", self.client.service, self.server.log());

@@ -82,9 +82,13 @@ impl Collector {
         {
             server.command.env(variable, format!("127.0.0.1:{port}"));
         }
-        for variable in ["JAEGER_ENDPOINT", "PROMETHEUS_ENDPOINT", "VICTORIAMETRICS_ENDPOINT", "TELEGRAM_API"]
-        {
-            server.command.env(variable, &nowhere);
+        for (variable, path) in [
+            ("JAEGER_ENDPOINT", ""),
+            ("PROMETHEUS_ENDPOINT", "/api/v1/write"),
+            ("VICTORIAMETRICS_ENDPOINT", "/api/v1/write"),
+            ("TELEGRAM_API", ""),
+        ] {
+            server.command.env(variable, format!("{nowhere}{path}"));
         }
         server.command.env("MONGODB_URI", format!("mongodb://127.0.0.1:{nobody}"));
         server.command.envs(environment.iter().map(|(name, value)| (name, value)));

@@ -2,7 +2,7 @@
 
 usage: read_mongo.py URI DATABASE TENANT PROJECT
 
-Prints the documents of all collections as JSON, one per line, in the order of `_id`. In names the full-width dot stands
+Prints the documents of all collections of lines as JSON, one per line, in the order of `_id`. In names the full-width dot stands
 for a dot.
 """
 
@@ -26,7 +26,10 @@ def shown(value):
 
 client = pymongo.MongoClient(uri, serverSelectionTimeoutMS=10_000)
 documents = []
+# Each collection of lines is `logs_<retention>_<day>`.
 for name in client[database].list_collection_names():
+    if not name.startswith("logs_"):
+        continue
     documents.extend(client[database][name].find({"tenant": tenant, "project": project}))
 documents.sort(key=lambda document: document["_id"])
 for document in documents:
