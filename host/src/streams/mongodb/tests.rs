@@ -114,7 +114,6 @@ fn a_document_has_the_fields_that_are_promised() {
         trace_id: vec![0xab; 16],
         span_id: vec![0xcd; 8],
         flags: u32::MAX,
-        ..LogRecord::default()
     };
     let shown = document(record).to_string();
     expect_test::expect![[r#"{ "_id": Binary(0x0, BwcHBwcHBwcBmrW8LnsBAgMEAAAAAAAB), "tenant": "acme", "project": "web", "committed": DateTime("2025-11-24 12:00:00.123 +00:00:00"), "time": DateTime("2025-11-24 12:00:00.0 +00:00:00"), "time_ns": 1, "severity": 17, "severity_text": "Error", "event_name": "order.failed", "body": "no stock", "attributes": { "http．route": "/orders", "＄price": 0.5, "attempt": 3, "list": [null, true], "map": { "a．b": "c" }, "bytes": Binary(0x0, AP8=) }, "dropped_attributes": 1, "trace_id": "abababababababababababababababab", "span_id": "cdcdcdcdcdcdcdcd", "flags": 4294967295, "observed": DateTime("2025-11-24 12:00:00.5 +00:00:00"), "resource": { "service．name": "shop" }, "resource_schema_url": "https://a/1", "scope": { "name": "http", "version": "2", "attributes": {} } }"#]].assert_eq(&shown);

@@ -160,3 +160,25 @@ async fn a_record_larger_than_a_document_is_set_aside_and_the_others_are_stored(
     let seen = world.history(&acme(), History::default()).await;
     assert_eq!(seen, ["1", &half, &half, "5"]);
 }
+
+/// The same basics on the other server: its answers have another form.
+#[tokio::test]
+async fn mongo_java_server_keeps_the_promises_of_a_store_as_well() {
+    let server = Server::mongo_java();
+    let world = World::at(server.uri(), Some(server), |_| ());
+    let sent = entry(&acme(), 1, 3, NOON);
+    assert_eq!(world.streams.write(first_send(&sent)).await, Ok(Written::default()));
+    let again = world.streams.write(resend(&sent)).await;
+    assert_eq!(again, Ok(Written { presumed: 3, ..Written::default() }));
+    let other = entry_of(&acme(), NODE, 3, NOON, &["other".into(), "4".into()]);
+    assert_eq!(world.streams.write(first_send(&other)).await.unwrap().collided, [3]);
+    world.commit(&entry(&acme(), 5, 1, NOON + DAY)).await;
+    assert_eq!(world.history(&acme(), History::default()).await, numbers(1, 5));
+    assert_eq!(lines(&mut world.tail(Some(&Position::at(0).text())), 5).await.0, numbers(1, 5));
+    world.streams.retain(NOON + 8 * DAY).await;
+    assert_eq!(world.history(&acme(), History::default()).await, ["5"]);
+    assert_eq!(world.streams.known().await.unwrap(), [acme()]);
+    world.streams.retain(NOON + 9 * DAY).await;
+    assert_eq!(world.history(&acme(), History::default()).await.len(), 0);
+    assert_eq!(world.streams.known().await.unwrap(), []);
+}
