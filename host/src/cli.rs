@@ -118,6 +118,10 @@ fn described(manifest: &Manifest, file: &Path) -> String {
     let signals: Vec<&str> = manifest.signals.iter().map(|signal| signal.name()).collect();
     let (name, version, signals) = (&manifest.name, &manifest.version, signals.join(", "));
     let (reads, writes, needs) = (listed(&manifest.reads), listed(&manifest.writes), listed(&manifest.needs));
+    let windows = match manifest.window_seconds {
+        0 => "none".into(),
+        seconds => format!("{seconds} s"),
+    };
     format!(
         "name     {name}
 version  {version}
@@ -125,6 +129,7 @@ signals  {signals}
 reads    {reads}
 writes   {writes}
 needs    {needs}
+windows  {windows}
 
 To grant what it asks for:
 

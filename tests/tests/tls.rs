@@ -12,24 +12,24 @@ use tonic::Code;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 /// An authority that signs certificates into a folder: `NAME.pem` and `NAME.key`.
-struct Authority {
+pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Authority {
+    pub fn new(name: &str) -> Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    fn write(&self, file: &Path) {
+    pub fn write(&self, file: &Path) {
         std::fs::write(file, self.issuer.pem()).unwrap();
     }
 
     /// The certificate's DER.
-    fn sign(&self, folder: &Path, name: &str, host: &str) -> Vec<u8> {
+    pub fn sign(&self, folder: &Path, name: &str, host: &str) -> Vec<u8> {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();

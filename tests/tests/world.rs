@@ -82,20 +82,8 @@ impl World {
 
     /// Reads the whole history of a stream.
     pub async fn history(&self, token: Option<&str>, tenant: &str, project: &str) -> Result<Vec<Value>> {
-        let url = self.console(&format!("/v1/tenants/{tenant}/projects/{project}/logs?limit=10000"));
-        let mut records = Vec::new();
-        let mut next: Option<String> = None;
-        loop {
-            let url = next.as_ref().map_or(url.clone(), |cursor| format!("{url}&cursor={cursor}"));
-            let answer = authorized(self.http.get(url), token).send().await?;
-            ensure!(answer.status() == 200, "history answered {}", answer.status());
-            let page: Value = answer.json().await?;
-            records.extend(page["records"].as_array().context("records")?.iter().cloned());
-            match page["next"].as_str() {
-                Some(cursor) if !cursor.is_empty() => next = Some(cursor.to_owned()),
-                _ => return Ok(records),
-            }
-        }
+        let url = self.console(&format!("/v1/tenants/{tenant}/projects/{project}/logs"));
+        read_history(&self.http, &url, token).await
     }
 
     /// Waits until the stream has `count` records.
@@ -122,13 +110,7 @@ impl World {
     /// Follows a stream's tail.
     pub async fn tail(&self, token: Option<&str>, tenant: &str, project: &str, after: Option<&str>) -> Tail {
         let url = self.console(&format!("/v1/tenants/{tenant}/projects/{project}/tail"));
-        let mut request = authorized(self.http.get(url), token);
-        if let Some(position) = after {
-            request = request.header("last-event-id", position);
-        }
-        let answer = request.send().await.expect("the console answers");
-        assert_eq!(answer.status(), 200, "the tail of {tenant}/{project}");
-        Tail { bytes: Box::pin(answer.bytes_stream()), buffer: String::new() }
+        Tail::open(&self.http, &url, token, after).await
     }
 
     pub async fn metrics(&self) -> String {
@@ -169,6 +151,17 @@ pub struct Event {
 }
 
 impl Tail {
+    /// Follows the stream at this address of a console.
+    pub async fn open(http: &reqwest::Client, url: &str, token: Option<&str>, after: Option<&str>) -> Tail {
+        let mut request = authorized(http.get(url), token);
+        if let Some(position) = after {
+            request = request.header("last-event-id", position);
+        }
+        let answer = request.send().await.expect("the console answers");
+        assert_eq!(answer.status(), 200, "the tail at {url}");
+        Tail { bytes: Box::pin(answer.bytes_stream()), buffer: String::new() }
+    }
+
     /// The next event; `None` when the server ended the stream.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
@@ -198,6 +191,24 @@ impl Tail {
             }
         }
         bodies
+    }
+}
+
+/// Reads all pages of the history at this address of a console.
+pub async fn read_history(http: &reqwest::Client, url: &str, token: Option<&str>) -> Result<Vec<Value>> {
+    let first = format!("{url}?limit=10000");
+    let mut records = Vec::new();
+    let mut next: Option<String> = None;
+    loop {
+        let page = next.as_ref().map_or(first.clone(), |cursor| format!("{first}&cursor={cursor}"));
+        let answer = authorized(http.get(page), token).send().await?;
+        ensure!(answer.status() == 200, "history answered {}", answer.status());
+        let page: Value = answer.json().await?;
+        records.extend(page["records"].as_array().context("records")?.iter().cloned());
+        match page["next"].as_str() {
+            Some(cursor) if !cursor.is_empty() => next = Some(cursor.to_owned()),
+            _ => return Ok(records),
+        }
     }
 }
 

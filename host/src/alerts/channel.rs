@@ -70,11 +70,12 @@ pub(super) struct Pace {
     budget: Budget,
     attempt: u32,
     pause_until: Option<Instant>,
+    refused_said: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(per_minute: u32) -> Pace {
-        Pace { budget: Budget::new(per_minute), attempt: 0, pause_until: None }
+        Pace { budget: Budget::new(per_minute), attempt: 0, pause_until: None, refused_said: None }
     }
 
     pub(super) fn allowance(&mut self, now: Instant) -> Allowance {
@@ -84,10 +85,9 @@ impl Pace {
         }
     }
 
-    /// When more may be told than now.
+    /// When to look whether more may be told than now.
     pub(super) fn more_at(&self, now: Instant) -> Option<Instant> {
-        let pause = self.pause_until.filter(|until| now < *until);
-        pause.max(self.budget.more_at())
+        self.pause_until.filter(|until| now < *until).or_else(|| self.budget.more_at())
     }
 
     pub(super) fn spend(&mut self, now: Instant) {
@@ -106,5 +106,14 @@ impl Pace {
         self.pause_until = Some(now + pause);
         self.attempt = self.attempt.saturating_add(1);
         self.attempt == 1
+    }
+
+    /// A message was refused. Says whether that is worth a line: one in a while is.
+    pub(super) fn refuse(&mut self, now: Instant) -> bool {
+        let is_new = self.refused_said.is_none_or(|said| now.duration_since(said) >= PARK);
+        if is_new {
+            self.refused_said = Some(now);
+        }
+        is_new
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn client(url: &Url, tls: &tls::ClientSettings) -> Result<reqwest::Cl
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .tls_backend_preconfigured(tls);
-    builder.build().map_err(|error| reason(error))
+    builder.build().map_err(reason)
 }
 
 /// Values are marked sensitive, so that no library shows them.

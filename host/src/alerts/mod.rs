@@ -11,7 +11,11 @@ mod http;
 mod incidents;
 mod log;
 mod serve;
+#[cfg(test)]
+mod stub;
 pub mod telegram;
+#[cfg(test)]
+mod tests;
 pub mod webhook;
 
 use crate::batch::TenantId;

@@ -139,7 +139,9 @@ impl Alerts {
             Err(CallError::Gone) => ("gone", Outcome::Anew),
             Err(CallError::Markup) => ("markup", Outcome::Plain),
             Err(CallError::Refused { reason }) => {
-                tracing::warn!(channel = name, tenant = tell.state.print.tenant(), reason, "alert refused");
+                if pace.refuse(now) {
+                    tracing::warn!(channel = name, reason, "alerts refused; see trommel_alerts_calls_total");
+                }
                 ("refused", Outcome::Refused("refused"))
             }
             Err(CallError::Retry { after, word, reason }) => {

@@ -12,7 +12,7 @@ use crate::config::{Config, Faults};
 use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, Followed, Journal, SinkId};
-use crate::pipeline::{self, Pipeline, deliver};
+use crate::pipeline::{self, Pipeline, Surroundings, deliver};
 use crate::receivers::{self, Listeners, Receiver};
 use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
@@ -144,10 +144,15 @@ impl App {
             record_bytes_max: config.record_bytes_max,
             ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
         };
-        let (clock, parts) = (journal::system_clock(), (tenants.clone(), journal.clone()));
+        let around = Surroundings {
+            tenants: tenants.clone(),
+            journal: journal.clone(),
+            alerts: alerts.clone(),
+            clock: journal::system_clock(),
+            metrics: metrics.clone(),
+        };
         let pipeline =
-            Pipeline::open(settings, &plugins.slots(), names, parts.0, parts.1, clock, metrics.clone());
-        let pipeline = pipeline.map_err(anyhow::Error::msg)?;
+            Pipeline::open(settings, &plugins.slots(), names, around).map_err(anyhow::Error::msg)?;
 
         let stop_serving = CancellationToken::new();
         let mut app = App {
@@ -244,7 +249,7 @@ impl App {
         });
     }
 
-    /// What needs a clock: plugins' CPU time, token files, retention.
+    /// What needs a clock: plugins' CPU time and windows, token files, retention.
     fn keep_time(&mut self, sandbox: Arc<Sandbox>, tenants: Arc<Tenants>) {
         let stop = self.stop_serving.clone();
         let no_more = stop.clone();
@@ -255,6 +260,7 @@ impl App {
                 std::thread::sleep(PLUGIN_TICK);
             }
         });
+        self.serving.spawn(self.pipeline.clone().tick(stop.clone()));
         self.serving
             .spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
         if let Some(streams) = self.streams.clone() {

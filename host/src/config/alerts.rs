@@ -11,10 +11,6 @@ use crate::alerts::{ChannelKind, ChannelSettings, Route, Settings, Severity, tel
 use crate::telemetry::Secret;
 use std::collections::BTreeSet;
 
-/// What Telegram takes for one group in a minute.
-const TELEGRAM_PER_MINUTE: u32 = 20;
-/// One a second: a program reads it, or a log holds it.
-const PER_MINUTE: u32 = 60;
 const TELEGRAM_API: &str = "https://api.telegram.org";
 
 /// `plugins` are the names that stand in the configuration.
@@ -60,19 +56,20 @@ fn read_channel(table: Table<'_>) -> Option<ChannelSettings> {
     let right = "telegram, webhook or log";
     let kind = table.required("type", right, text)?;
     let per_minute = table.optional("per_minute", count);
-    let (kind, usual) = match kind.as_str() {
-        "telegram" => (read_telegram(table).map(ChannelKind::Telegram), TELEGRAM_PER_MINUTE),
-        "webhook" => (read_webhook(table).map(ChannelKind::Webhook), PER_MINUTE),
+    let kind = match kind.as_str() {
+        "telegram" => read_telegram(table).map(ChannelKind::Telegram)?,
+        "webhook" => read_webhook(table).map(ChannelKind::Webhook)?,
         "log" => {
             table.finish(&["type", "per_minute"]);
-            (Some(ChannelKind::Log), PER_MINUTE)
+            ChannelKind::Log
         }
         other => {
             table.fault("type", format!("`{}` is not known", other.escape_debug()), right);
             return None;
         }
     };
-    Some(ChannelSettings { kind: kind?, per_minute: per_minute.unwrap_or(usual) })
+    let per_minute = per_minute.unwrap_or_else(|| kind.per_minute_default());
+    Some(ChannelSettings { kind, per_minute })
 }
 
 fn read_telegram(table: Table<'_>) -> Option<telegram::Settings> {

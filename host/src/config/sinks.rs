@@ -200,22 +200,16 @@ fn read_store(table: &Table<'_>) -> Option<mongodb::Settings> {
 /// It holds the password: whatever stands there instead may be one, and is not shown.
 fn mongodb_uri(value: &Value) -> Result<Secret, Wrong> {
     let uri = secret(value)?;
-    let hosts = uri.expose().strip_prefix("mongodb://").unwrap_or_default();
-    if hosts.split(['/', '?']).next().is_some_and(|hosts| !hosts.is_empty() && !hosts.ends_with('@')) {
-        Ok(uri)
-    } else {
-        Err(("is no address of a MongoDB server".into(), "mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS".into()))
+    match mongodb::check_uri(&uri) {
+        Ok(()) => Ok(uri),
+        Err(wrong) => Err((wrong, "mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS".into())),
     }
 }
 
-/// Source: MongoDB's manual, "Naming Restrictions".
 fn database_name(value: &Value) -> Result<String, Wrong> {
     let name = text(value)?;
-    let is_valid = (1..64).contains(&name.len()) && !name.contains(['/', '\\', '.', ' ', '"', '$', '\0']);
-    if is_valid {
-        Ok(name)
-    } else {
-        let right = "1 to 63 bytes without space and / \\ . \" $";
-        Err((format!("{} is no name of a database", value.shown()), right.into()))
+    match mongodb::check_database(&name) {
+        Ok(()) => Ok(name),
+        Err(wrong) => Err((wrong, "a name: trommel".into())),
     }
 }

@@ -273,17 +273,31 @@ fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
         "http://s3cret",
         "mongodb://",
         "mongodb://u:s3cret@",
-        "mongodb:///s3cret",
+        "mongodb://u:s3:cret@h",
     ] {
-        check(
-            &with(&format!(
-                "sinks: {{ out: {{ type: streams, store: {{ mongodb: {{ uri: \"{uri}\" }} }} }} }}"
-            )),
-            expect![[r#"
-                trommel.yaml:1:57: sinks.out.store.mongodb.uri: is no address of a MongoDB server; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
-                1 fault in trommel.yaml"#]],
-        );
+        let text = with(&format!(
+            "sinks: {{ out: {{ type: streams, store: {{ mongodb: {{ uri: \"{uri}\" }} }} }} }}"
+        ));
+        let faults = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap_err().to_string();
+        assert!(faults.starts_with("trommel.yaml:1:57: sinks.out.store.mongodb.uri: "), "{uri}: {faults}");
+        assert!(faults.ends_with("\n1 fault in trommel.yaml") && !faults.contains("s3"), "{uri}: {faults}");
     }
+    let missing = "mongodb://h/?tls=true&tlsCAFile=/none/ca.pem";
+    let text = with(&format!(
+        "sinks: {{ out: {{ type: streams, store: {{ mongodb: {{ uri: \"{missing}\" }} }} }} }}"
+    ));
+    check(
+        &text,
+        expect![[r#"
+        trommel.yaml:1:57: sinks.out.store.mongodb.uri: its tlsCAFile cannot be read: entity not found; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
+        1 fault in trommel.yaml"#]],
+    );
+    check(
+        &with("sinks: { out: { type: streams, store: { mongodb: { uri: \"mongodb://u:s3cret@h/?s3cret=1\" } } } }"),
+        expect![[r#"
+            trommel.yaml:1:57: sinks.out.store.mongodb.uri: cannot be used: it is no connection string: mongodb://USER:PASSWORD@HOST:27017/?OPTION=VALUE, in names and passwords %40 for @, %3A for :, %2F for /, %25 for %; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
+            1 fault in trommel.yaml"#]],
+    );
     check(
         &with(
             "sinks:
@@ -295,7 +309,7 @@ fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
         expect![[r#"
             trommel.yaml:2:3: sinks: there are two of type streams; right would be: one: a stream has one store
             trommel.yaml:2:41: sinks.a.store.mongodb.uri: is missing; right would be: mongodb://HOST:PORT, from ${env:MONGODB_URI}
-            trommel.yaml:2:53: sinks.a.store.mongodb.database: `a.b` is no name of a database; right would be: 1 to 63 bytes without space and / \ . " $
+            trommel.yaml:2:53: sinks.a.store.mongodb.database: it is no name of a database: 1 to 63 bytes without / \ . " $ * < > : | ? and spaces; right would be: a name: trommel
             trommel.yaml:2:62: sinks.a.store.embedded: is no key that is known here; right would be: one of mongodb
             trommel.yaml:3:30: sinks.b.store: names no store that is known; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
             trommel.yaml:4:30: sinks.c.store: a list is no store; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
@@ -338,7 +352,7 @@ plugins: { redact: { module: \"builtin:redact\" } }",
         format!("{name} {kind} {}", channel.per_minute)
     };
     let channels: Vec<String> = read.channels.iter().map(shape).collect();
-    assert_eq!(channels, ["ops http://127.0.0.1:9 -100123 5", "hook authorization 60", "here log 60"]);
+    assert_eq!(channels, ["ops http://127.0.0.1:9 -100123 5", "hook authorization 60", "here log 600"]);
     let first = Route {
         severities: vec![Severity::Critical, Severity::Warning],
         tenants: vec!["acme".into()],

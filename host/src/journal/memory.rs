@@ -16,6 +16,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -192,9 +193,23 @@ impl Journal {
         if let Some(after) = frame.after {
             let _turn = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
             drop(state);
-            after(committed);
+            // The frame is kept and must be told so, whatever happens to what it leaves.
+            if catch_unwind(AssertUnwindSafe(|| after(committed))).is_err() {
+                tracing::error!("what was to take effect with a frame panicked");
+            }
         }
         Ok(committed)
+    }
+
+    /// Calls `f` between two commits with the time that the next one would have: what was committed before has taken
+    /// effect, and no later frame has an earlier time. Short, and never waits.
+    pub fn between_commits<T>(&self, f: impl FnOnce(u64) -> T) -> T {
+        let mut state = self.state();
+        let time_ms = state.time_ms.max((self.clock)());
+        state.time_ms = time_ms;
+        let _turn = self.effects.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        f(time_ms)
     }
 
     fn push(&self, state: &mut State, part: FramePart) {

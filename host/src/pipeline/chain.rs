@@ -1,9 +1,10 @@
 //! The plugins of a pipeline, called piece by piece.
 
+use super::left::Left;
 use super::tally::Tally;
 use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId};
 use crate::journal::Reason;
-use crate::sandbox::{Effects, Module, OnFailure, Plugin};
+use crate::sandbox::{Module, OnFailure, Plugin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -99,9 +100,9 @@ impl Chain {
     }
 
     /// What the plugins that are not there let by, once [`Chain::missing`] found nothing in the way.
-    pub(super) fn pass_by(&self, records: u64) -> Vec<Left> {
+    pub(super) fn pass_by(&self, records: u64, tenant: &TenantId) -> Vec<Left> {
         let absent = self.slots.iter().filter(|slot| slot.plugin.is_none());
-        absent.map(|slot| Left { not_loaded: records, ..Left::of(&slot.name) }).collect()
+        absent.map(|slot| Left { not_loaded: records, ..Left::of(&slot.name, tenant) }).collect()
     }
 
     /// One piece through all plugins. Takes as long as they do: not for an executor's thread, unless the piece is small
@@ -160,7 +161,7 @@ impl Chain {
             let passed = if slot.on_failure == OnFailure::Pass { failed } else { 0 };
             if !ran.effects.is_empty() || forged > 0 || passed > 0 {
                 let failed = passed.into();
-                left.push(Left { effects: ran.effects, forged, failed, ..Left::of(&slot.name) });
+                left.push(Left { effects: ran.effects, forged, failed, ..Left::of(&slot.name, tenant) });
             }
         }
         (piece, left)
@@ -195,33 +196,6 @@ fn wrong_identities(piece: Piece, keys: &IdentityKeys) -> (Piece, u32) {
     }
     let wrong = is_wrong.into_iter().filter(|wrong| *wrong).count();
     (call.abort(), wrong as u32)
-}
-
-/// What a plugin left beside its edits.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    pub(super) plugin: String,
-    pub(super) effects: Effects,
-    /// Identity attributes of resources that it changed; they are put right after the chain.
-    pub(super) forged: u32,
-    /// Records that it failed on and that passed.
-    pub(super) failed: u64,
-    /// Records that passed it by, since it is not loaded.
-    pub(super) not_loaded: u64,
-}
-
-impl Left {
-    fn of(plugin: &str) -> Left {
-        Left { plugin: plugin.to_owned(), ..Left::default() }
-    }
-
-    /// Adds what it left of a later piece or batch.
-    pub(super) fn merge(&mut self, later: Left) {
-        self.effects.merge(later.effects);
-        self.forged += later.forged;
-        self.failed += later.failed;
-        self.not_loaded += later.not_loaded;
-    }
 }
 
 /// Records of a piece around one run.

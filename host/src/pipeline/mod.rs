@@ -6,21 +6,25 @@
 mod chain;
 pub mod deliver;
 mod effects;
+mod left;
 mod route;
+mod series;
 mod submit;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod ticks;
 mod turns;
 mod work;
 
 pub use chain::Slot;
-pub use submit::Pipeline;
+pub use submit::{Pipeline, Surroundings};
 
 use crate::batch::{IdentityKeys, Signal};
 use crate::tenants::{Caller, Taken};
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 /// What requests go through.
@@ -30,6 +34,8 @@ pub struct Settings {
     pub pipelines: Vec<PipelineSettings>,
     /// The attributes that say whose a resource is, as in the settings of `tenants`.
     pub identity: IdentityKeys,
+    /// How many work at one time on requests that leave the executor.
+    pub workers: usize,
     /// A larger record is left out before the plugins: they work on pieces far smaller.
     pub record_bytes_max: usize,
     /// The least and the most that a sender is told to wait; each is told a time drawn from between.
@@ -40,7 +46,8 @@ impl Settings {
     /// The defaults of all but what has none.
     pub fn new(pipelines: Vec<PipelineSettings>, identity: IdentityKeys) -> Settings {
         let come_back = (Duration::from_secs(1), Duration::from_secs(5));
-        Settings { pipelines, identity, record_bytes_max: 1 << 20, come_back }
+        let workers = available_parallelism().map_or(2, usize::from);
+        Settings { pipelines, identity, workers, record_bytes_max: 1 << 20, come_back }
     }
 }
 

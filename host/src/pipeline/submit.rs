@@ -1,20 +1,21 @@
 //! From a receiver's hands to the journal.
 
 use super::chain::{Chain, Slot};
-use super::effects::PluginMetrics;
+use super::effects::Consequences;
 use super::route::Plan;
 use super::turns::{TooLate, Turn, Turns};
 use super::work::{Made, Snapshot, Way, Work};
 use super::{Receipt, Refusal, Settings, Submission};
+use crate::alerts::Alerts;
 use crate::batch::Malformed;
 use crate::journal::{After, Clock, Frame, Journal};
 use crate::net::backoff;
+use crate::sandbox::Plugin;
 use crate::telemetry::Metrics;
 use crate::tenants::{Caller, Tenants, Who};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::available_parallelism;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -27,7 +28,17 @@ const SLICE: Duration = Duration::from_millis(2);
 /// The way of a batch, assembled. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What a pipeline works with, and shares with others.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub tenants: Arc<Tenants>,
+    pub journal: Arc<Journal>,
+    pub alerts: Arc<Alerts>,
+    pub clock: Clock,
+    pub metrics: Metrics,
 }
 
 /// What all requests share.
@@ -40,8 +51,8 @@ pub(super) struct Shared {
     pub(super) clock: ClockCell,
     pub(super) snapshot: ArcSwap<Snapshot>,
     sinks: Vec<String>,
-    turns: Arc<Turns>,
-    plugin_metrics: PluginMetrics,
+    pub(super) turns: Arc<Turns>,
+    pub(super) consequences: Consequences,
     not_loaded: ArcSwap<Vec<String>>,
     is_stopping: AtomicBool,
 }
@@ -68,23 +79,23 @@ impl Pipeline {
         settings: Settings,
         slots: &[Slot],
         sinks: Vec<String>,
-        tenants: Arc<Tenants>,
-        journal: Arc<Journal>,
-        clock: Clock,
-        metrics: Metrics,
+        around: Surroundings,
     ) -> Result<Pipeline, String> {
+        let Surroundings { tenants, journal, alerts, clock, metrics } = around;
         let snapshot = snapshot(&settings, slots, &sinks)?;
-        let cores = available_parallelism().map_or(2, usize::from);
+        let consequences = Consequences::new(alerts, metrics.clone());
+        consequences.series.promote(windows(slots));
+        let turns = Turns::new(settings.workers);
         let shared = Shared {
             settings,
             tenants,
             journal,
-            plugin_metrics: PluginMetrics::new(metrics.clone()),
+            consequences,
             metrics,
             clock: ClockCell(clock),
             snapshot: ArcSwap::from_pointee(snapshot),
             sinks,
-            turns: Turns::new(cores),
+            turns,
             not_loaded: ArcSwap::from_pointee(not_loaded(slots)),
             is_stopping: AtomicBool::new(false),
         };
@@ -94,6 +105,8 @@ impl Pipeline {
     /// From now on requests take these plugins; those on the way keep what they began with.
     pub fn promote(&self, slots: &[Slot]) -> Result<(), String> {
         let snapshot = snapshot(&self.shared.settings, slots, &self.shared.sinks)?;
+        // First, so that what a new plugin adds has a place.
+        self.shared.consequences.series.promote(windows(slots));
         self.shared.snapshot.store(Arc::new(snapshot));
         self.shared.not_loaded.store(Arc::new(not_loaded(slots)));
         Ok(())
@@ -189,6 +202,7 @@ impl Pipeline {
 
     async fn commit(&self, made: Made) -> Result<Receipt, Refusal> {
         let Made { tally, parts, left, uncallable } = made;
+        let left = left.into_all();
         if let Some(name) = uncallable.filter(|_| !tally.is_anything_acknowledged()) {
             tally.refuse_all("plugin_not_loaded");
             return Err(Refusal::Plugin { name, after: self.shared.come_back() });
@@ -201,8 +215,10 @@ impl Pipeline {
         }
         let shared = self.shared.clone();
         // Counts, windows and alerts change in commit order, whoever worked on the requests.
-        let after: After = Box::new(move |_| shared.plugin_metrics.apply(left));
-        let committed = self.shared.journal.commit(Frame { settled, parts, after: Some(after) }).await;
+        let after = (!left.is_empty()).then(|| -> After {
+            Box::new(move |committed| shared.consequences.apply(left, committed.time_ms))
+        });
+        let committed = self.shared.journal.commit(Frame { settled, parts, after }).await;
         committed.map_err(|_| Refusal::Stopping { after: self.shared.come_back() })?;
         Ok(receipt)
     }
@@ -235,7 +251,17 @@ fn snapshot(settings: &Settings, slots: &[Slot], sinks: &[String]) -> Result<Sna
         let chain = Chain::new(pipeline.plugins.iter().map(slot).collect::<Result<_, _>>()?);
         ways.push(Way { plan: Plan::of(pipeline, sinks)?, chain });
     }
-    Ok(Snapshot { ways })
+    Ok(Snapshot { ways, ticking: slots.iter().filter_map(ticking).cloned().collect() })
+}
+
+/// A plugin that looks at windows.
+fn ticking(slot: &Slot) -> Option<&Plugin> {
+    slot.plugin.as_ref().filter(|plugin| plugin.manifest().window_seconds > 0)
+}
+
+fn windows(slots: &[Slot]) -> impl Iterator<Item = (String, u32)> {
+    let ticking = slots.iter().filter_map(ticking);
+    ticking.map(|plugin| (plugin.name().to_owned(), plugin.manifest().window_seconds))
 }
 
 fn not_loaded(slots: &[Slot]) -> Vec<String> {

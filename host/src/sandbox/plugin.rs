@@ -163,11 +163,11 @@ impl Plugin {
         let result = lent.ended(result);
         let ended = lent.store.data_mut().end();
         let call = ended.call.expect("nothing takes the call but the end");
-        let tenant = call.tenant().to_owned();
         let called = match &result {
             Ok(()) => match call.commit() {
                 Ok(done) => {
-                    let effects = self.within_rates(&tenant, ended.effects, ended.left_out, now_ns);
+                    let tenant = done.piece.stream().tenant.as_str();
+                    let effects = self.within_rates(tenant, ended.effects, ended.left_out, now_ns);
                     Called { piece: done.piece, result: Ok(effects), dropped: done.dropped }
                 }
                 Err((piece, fault)) => {

@@ -23,7 +23,8 @@ pub async fn send(streams: &Streams, delivery: &Delivery) -> Result<Sent, SendEr
         let records = written.collided.len();
         warn!(records, first, "records have ids that other records have: is a journal used twice?");
     }
-    let rejected = written.collided.iter().map(|number| (*number, "id_collision")).collect();
+    let collided = written.collided.iter().map(|number| (*number, "id_collision"));
+    let rejected = collided.chain(written.rejected).collect();
     Ok(Sent { rejected, presumed: written.presumed, ..Sent::default() })
 }
 

@@ -16,6 +16,7 @@ mod tail;
 #[cfg(test)]
 mod tests;
 mod viewers;
+mod wire;
 
 pub use record::stream_hash;
 pub use store::{StoreError, Write, Written};
@@ -25,6 +26,7 @@ use crate::batch::{Entry, RecordId, Signal, Stream};
 use crate::telemetry::Metrics;
 use embedded::Embedded;
 use lane::{Hash, Lanes, RingBytes};
+use mongodb::Mongodb;
 use position::Position;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -157,8 +159,9 @@ pub struct Streams {
 pub struct Held(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 impl Streams {
-    /// Opens the store, which blocks for a moment. The error is for the operator: a folder that another process uses
-    /// or that cannot be written. A day that cannot be read is renamed and warned of, nothing more.
+    /// Opens the store, which blocks for a moment; MongoDB is not waited for. To be called within a runtime. The error
+    /// is for the operator: a folder that another process uses or that cannot be written, or a connection string that
+    /// is none. A day that cannot be read is renamed and warned of, nothing more.
     pub fn open(settings: Settings, metrics: Metrics) -> Result<Arc<Streams>, String> {
         Streams::open_tuned(settings, Tuning::default(), metrics)
     }
@@ -169,7 +172,9 @@ impl Streams {
             StoreSettings::Embedded { folder } => {
                 Store::Embedded(Embedded::open(folder, tuning.hash, opened_ms)?)
             }
-            StoreSettings::Mongodb(_) => return Err("not built yet".into()),
+            StoreSettings::Mongodb(mongodb) => {
+                Store::Mongodb(Mongodb::open(mongodb, settings.retention, tuning.hash)?)
+            }
         };
         Ok(Arc::new(Streams {
             store,
@@ -313,7 +318,7 @@ impl Streams {
     pub async fn retain(&self, now_ms: u64) {
         self.lanes.sweep();
         let retention_ms = u64::try_from(self.retention.as_millis()).unwrap_or(u64::MAX);
-        self.store.retain(now_ms.saturating_sub(retention_ms)).await;
+        self.store.retain(now_ms, retention_ms).await;
     }
 
     /// Ends the tails: each viewer gets what was published, then `end`. No new ones are taken.
@@ -331,6 +336,7 @@ impl Streams {
     pub async fn hold(&self) -> Held {
         match &self.store {
             Store::Embedded(embedded) => Held(embedded.hold().await),
+            Store::Mongodb(mongodb) => Held(mongodb.hold().await),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! its resource and scope. It is put together from slices of the committed bytes: nothing is decoded on the way in,
 //! and what we do not know survives. The names stand in full because a key holds only eight bytes of their hash.
 
+use super::wire::{Value, next_field};
 use crate::batch::{Entry, Stream};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -68,6 +69,16 @@ pub(super) struct Spans {
     pub(super) item: Range<usize>,
 }
 
+impl Spans {
+    /// Whether another record of the same bytes stands in the same resource and scope.
+    pub(super) fn has_same_envelope(&self, other: &Spans) -> bool {
+        self.resource == other.resource
+            && self.scope == other.scope
+            && self.resource_schema_url == other.resource_schema_url
+            && self.scope_schema_url == other.scope_schema_url
+    }
+}
+
 /// Walks the log records of committed bytes, in order. Owns its place and no bytes, so that a reader can stop after
 /// any record and go on later.
 #[derive(Clone, Debug)]
@@ -120,9 +131,9 @@ impl Walk {
 
 /// Takes fields off the front of `range` up to and including the next length-delimited one with this number.
 fn next_message(bytes: &[u8], range: &mut Range<usize>, number: u64) -> Option<Range<usize>> {
-    while let Some((found, content)) = next_field(bytes, range) {
-        if found == number
-            && let Some(content) = content
+    while let Some(field) = next_field(bytes, range) {
+        if field.number == number
+            && let Value::Bytes(content) = field.value
         {
             return Some(content);
         }
@@ -137,40 +148,6 @@ fn last_message(bytes: &[u8], mut range: Range<usize>, number: u64) -> Range<usi
         last = content;
     }
     last
-}
-
-/// The number of the field at the front of `range`, and its content if it is length-delimited.
-fn next_field(bytes: &[u8], range: &mut Range<usize>) -> Option<(u64, Option<Range<usize>>)> {
-    let tag = varint(bytes, range)?;
-    let length = match tag & 7 {
-        0 => {
-            varint(bytes, range)?;
-            return Some((tag >> 3, None));
-        }
-        1 => 8,
-        5 => 4,
-        2 => usize::try_from(varint(bytes, range)?).ok()?,
-        _ => return None,
-    };
-    let content = range.start..range.start.checked_add(length).filter(|end| *end <= range.end)?;
-    range.start = content.end;
-    Some((tag >> 3, (tag & 7 == 2).then_some(content)))
-}
-
-fn varint(bytes: &[u8], range: &mut Range<usize>) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        if range.start >= range.end {
-            return None;
-        }
-        let byte = *bytes.get(range.start)?;
-        range.start += 1;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// A request with this one record: ResourceLogs { resource, ScopeLogs { scope, record, schema }, schema }.

@@ -4,6 +4,7 @@
 //! one stream become visible in the order of their numbers. Retention removes whole days, never records.
 
 use super::embedded::Embedded;
+use super::mongodb::Mongodb;
 use crate::batch::{Entry, RecordId, Stream};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct Write {
 pub struct Written {
     /// Numbers of records whose id is taken by another record; that one stays.
     pub collided: Vec<u64>,
+    /// Records that the store will never take, by number, and why. The others are stored.
+    pub rejected: Vec<(u64, &'static str)>,
     /// Records of resent entries that were there already.
     pub presumed: u64,
 }
@@ -63,6 +66,7 @@ pub(super) struct Found {
 
 pub(super) enum Store {
     Embedded(Embedded),
+    Mongodb(Mongodb),
 }
 
 impl Store {
@@ -70,45 +74,53 @@ impl Store {
     pub(super) async fn write(&self, writes: Vec<Write>, held: Held) -> Result<Written, StoreError> {
         match self {
             Store::Embedded(embedded) => embedded.write(writes, held).await,
+            Store::Mongodb(mongodb) => mongodb.write(writes, held).await,
         }
     }
 
     pub(super) async fn scan(&self, scan: Scan) -> Result<Found, StoreError> {
         match self {
             Store::Embedded(embedded) => embedded.scan(scan).await,
+            Store::Mongodb(mongodb) => mongodb.scan(scan).await,
         }
     }
 
     pub(super) async fn known(&self) -> Result<BTreeSet<Stream>, StoreError> {
         match self {
             Store::Embedded(embedded) => embedded.known().await,
+            Store::Mongodb(mongodb) => mongodb.known().await,
         }
     }
 
-    /// Removes the days whose youngest record is older than `before_ms`.
-    pub(super) async fn retain(&self, before_ms: u64) {
+    /// Removes the days whose youngest record is older than `retention_ms` at `now_ms`; MongoDB those of other
+    /// retentions by theirs.
+    pub(super) async fn retain(&self, now_ms: u64, retention_ms: u64) {
         match self {
-            Store::Embedded(embedded) => embedded.retain(before_ms).await,
+            Store::Embedded(embedded) => embedded.retain(now_ms.saturating_sub(retention_ms)).await,
+            Store::Mongodb(mongodb) => mongodb.retain(now_ms).await,
         }
     }
 
     pub(super) fn is_ready(&self) -> Result<(), String> {
         match self {
             Store::Embedded(embedded) => embedded.is_ready(),
+            Store::Mongodb(mongodb) => mongodb.is_ready(),
         }
     }
 
     /// How far in commit time the rows of one node may become visible behind those of another. The embedded store
-    /// has one writer.
+    /// has one writer. With MongoDB: clocks some seconds apart, and some attempts of a collector that writes late.
     pub(super) fn skew_ms(&self) -> u64 {
         match self {
             Store::Embedded(_) => 0,
+            Store::Mongodb(_) => 60_000,
         }
     }
 
     pub(super) async fn close(&self) {
         match self {
             Store::Embedded(embedded) => embedded.close().await,
+            Store::Mongodb(mongodb) => mongodb.close().await,
         }
     }
 }

@@ -40,6 +40,10 @@ pub struct Metrics {
     pub process_unkept: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
+    /// Values of series that had no place of their own and were added to `_other`, by `plugin`.
+    pub process_other_values: Family<Labels, Counter>,
+    /// Windows that a plugin did not see, by `plugin`, `reason` (failed, waiting).
+    pub process_lost_windows: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
     pub process_plugin_gauge: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
@@ -112,6 +116,16 @@ impl Metrics {
                 "Writes of what plugins keep that failed",
             ),
             process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
+            process_other_values: register(
+                &mut registry,
+                "process_other_values",
+                "Values of series that were added to `_other` since there were too many keys",
+            ),
+            process_lost_windows: register(
+                &mut registry,
+                "process_lost_windows",
+                "Windows of series that a plugin did not see",
+            ),
             process_plugin_gauge: register(
                 &mut registry,
                 "process_plugin_gauge",

@@ -2,7 +2,8 @@
 //!
 //! A plugin is a type that implements [`Plugin`], and one call of [`export!`]. It is compiled to a
 //! WebAssembly component, sees the batches that the operator's configuration sends through it, and
-//! reaches nothing else. What it may ask the collector for are the functions of [`batch`] and [`host`];
+//! reaches nothing else. What it may ask the collector for are the functions of [`batch`] and [`host`],
+//! and of [`series`], [`store`] and [`alerts`] if its manifest needs them;
 //! `wit/plugin.wit` of this crate is their manual.
 //!
 //! ```
@@ -62,7 +63,9 @@ pub trait Plugin: Sized + 'static {
     /// failure policy decides about the records.
     fn process(&mut self) -> Result<(), String>;
 
-    /// Called for each tenant whose windows have closed; needs `export!(Name, ticking)`.
+    /// Called for each tenant whose windows have closed, one call at a time; needs `export!(Name, ticking)`, `series`
+    /// among the manifest's needs, and the length of its windows. `now` is in nanoseconds since 1970. After an error, or a
+    /// panic, the call leaves no trace, and its windows are not given again.
     fn tick(&mut self, tenant: &str, now: u64, closed: &[Window]) -> Result<(), String> {
         let _ = (tenant, now, closed);
         Ok(())

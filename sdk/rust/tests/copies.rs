@@ -23,3 +23,9 @@ fn the_filter_of_the_readme_is_the_one_that_is_built_and_run() {
     let lines = filter.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("use ")).count();
     assert!(lines < 15, "a useful filter has become {lines} lines long");
 }
+
+#[test]
+fn the_plugin_of_the_authors_guide_is_the_one_that_is_built_and_run() {
+    let plugin = read("../../tests/guests/first-alert/src/lib.rs");
+    assert!(read("../../docs/plugin-authors.md").contains(&format!("```rust\n{plugin}```")));
+}

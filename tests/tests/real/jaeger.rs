@@ -1,7 +1,6 @@
 //! A trace through the whole path into a real Jaeger v2, found by its id through the query API.
 
-use super::installed;
-use crate::shutdown::{Process, free_port};
+use super::servers::Jaeger;
 use crate::world::{World, attribute, eventually, with_token};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, trace_service_client::TraceServiceClient,
@@ -9,54 +8,6 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
 use serde_json::Value;
-use std::process::{Command, Stdio};
-
-struct Jaeger {
-    _process: Process,
-    _folder: tempfile::TempDir,
-    otlp_grpc: u16,
-    otlp_http: u16,
-    query: u16,
-}
-
-async fn start_jaeger() -> Jaeger {
-    let folder = tempfile::tempdir().unwrap();
-    let ports: [u16; 5] = std::array::from_fn(|_| free_port());
-    let [otlp_grpc, otlp_http, query, query_grpc, health] = ports;
-    let configuration = format!(
-        r#"
-service:
-  extensions: [jaeger_storage, jaeger_query, healthcheckv2]
-  pipelines: {{ traces: {{ receivers: [otlp], exporters: [jaeger_storage_exporter] }} }}
-  telemetry: {{ metrics: {{ level: none }}, logs: {{ level: warn }} }}
-extensions:
-  healthcheckv2: {{ use_v2: true, http: {{ endpoint: "127.0.0.1:{health}" }} }}
-  jaeger_storage: {{ backends: {{ mem: {{ memory: {{ max_traces: 1000 }} }} }} }}
-  jaeger_query:
-    storage: {{ traces: mem }}
-    grpc: {{ endpoint: "127.0.0.1:{query_grpc}" }}
-    http: {{ endpoint: "127.0.0.1:{query}" }}
-receivers:
-  otlp: {{ protocols: {{ grpc: {{ endpoint: "127.0.0.1:{otlp_grpc}" }}, http: {{ endpoint: "127.0.0.1:{otlp_http}" }} }} }}
-exporters: {{ jaeger_storage_exporter: {{ trace_storage: mem }} }}
-"#
-    );
-    let file = folder.path().join("jaeger.yaml");
-    std::fs::write(&file, configuration).unwrap();
-    let mut command = Command::new(installed("TROMMEL_TEST_JAEGER"));
-    command.arg("--config").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
-    let process = Process(command.spawn().unwrap());
-    let client = crate::world::client();
-    eventually("Jaeger is ready", || async {
-        client
-            .get(format!("http://127.0.0.1:{health}/status"))
-            .send()
-            .await
-            .is_ok_and(|answer| answer.status() == 200)
-    })
-    .await;
-    Jaeger { _process: process, _folder: folder, otlp_grpc, otlp_http, query }
-}
 
 fn trace(id: u8) -> ExportTraceServiceRequest {
     let root = Span {
@@ -132,7 +83,7 @@ sinks: {{ jaeger: {sink} }}
     let mut client = TraceServiceClient::connect(format!("http://{}", world.grpc())).await.unwrap();
     client.export(with_token(trace(id), None)).await.unwrap();
     let hex: String = [id; 16].iter().map(|byte| format!("{byte:02x}")).collect();
-    let url = format!("http://127.0.0.1:{}/api/v3/traces/{hex}", jaeger.query);
+    let url = jaeger.query(&format!("/api/v3/traces/{hex}"));
     eventually("the trace is in Jaeger", || async {
         world.http.get(&url).send().await.is_ok_and(|answer| answer.status() == 200)
     })
@@ -170,7 +121,7 @@ sinks: {{ jaeger: {sink} }}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_whole_in_jaeger_over_grpc_and_http_with_each_compression() {
-    let jaeger = start_jaeger().await;
+    let jaeger = Jaeger::start().await;
     let mut id = 0x20;
     for compression in ["none", "gzip", "zstd"] {
         for (protocol, port) in [("grpc", jaeger.otlp_grpc), ("http", jaeger.otlp_http)] {

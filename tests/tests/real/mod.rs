@@ -1,10 +1,15 @@
-//! Programs that we did not write: Jaeger as a destination, OpenTelemetry's SDKs as senders.
+//! Programs that we did not write: servers as destinations, OpenTelemetry's SDKs as senders.
 //!
 //! `cargo xtask test` installs them and says by environment variables where they are. Without these a test here fails
 //! and says so; it is never skipped.
 
 mod jaeger;
+mod mongo;
+mod prometheus;
 mod sdks;
+pub mod servers;
+mod story;
+mod telegram;
 
 use std::path::PathBuf;
 

@@ -2,13 +2,15 @@
 //!
 //! There is one incident per fingerprint (tenant, plugin, key). Counts are exact: what cannot be kept any more is
 //! counted as dropped, never half. A tenant may hold as many incidents and bytes as are still free, so whoever floods
-//! leaves room for the others and evicts nobody.
+//! leaves room for the others. Nobody is evicted.
 //!
 //! An incident that fires again within `group_interval` of its end is the same one going on; later it is a new one,
 //! with a new message, on every channel that was told of the end.
 
 mod shown;
 mod telling;
+#[cfg(test)]
+mod tests;
 
 pub(super) use shown::{json, rfc3339, timestamp};
 pub(super) use telling::{Change, Handle, Next, Outcome, Tell};
@@ -17,7 +19,7 @@ use super::content::{Content, cut_key};
 use super::{Raised, Severity, What};
 use crate::batch::TenantId;
 use crate::telemetry::Metrics;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use telling::{Line, Telling};
@@ -27,6 +29,8 @@ use tokio::time::Instant;
 const INCIDENT_BYTES: usize = 1024;
 /// An incident that ended is kept for a channel that does not answer for so long; then it is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(3600);
+/// Incidents that a tenant may have while others flood.
+const FEW: usize = 3;
 /// Work under the lock stays short.
 const STEPS_MAX: usize = 256;
 /// Ended incidents that are shown, and of one tenant.
@@ -169,7 +173,8 @@ struct Account {
 #[derive(Debug)]
 pub(super) struct Incidents {
     rules: Rules,
-    incidents: HashMap<u64, Incident>,
+    /// By number, in the order of their first opening.
+    incidents: BTreeMap<u64, Incident>,
     numbers: HashMap<Arc<Fingerprint>, u64>,
     next_number: u64,
     all: Account,
@@ -192,7 +197,7 @@ impl Incidents {
         let lines = rules.channels.iter().map(|channel| Line::new(channel, &metrics)).collect();
         Incidents {
             rules,
-            incidents: HashMap::new(),
+            incidents: BTreeMap::new(),
             numbers: HashMap::new(),
             next_number: 0,
             all: Account::default(),
@@ -402,7 +407,7 @@ impl Incidents {
         for telling in &mut incident.tellings {
             let line = &mut self.lines[telling.channel];
             let is_given_up = !telling.is_settled();
-            line.take_out(number, telling);
+            line.take_out(number, incident.print.tenant.as_ref(), telling);
             let reason = match () {
                 () if is_given_up => "gave_up",
                 () if telling.is_suppressed || telling.was_told() => continue,
@@ -445,14 +450,17 @@ impl Incidents {
         if self.has_room(print, 1, bytes) { Ok(()) } else { Err("bytes") }
     }
 
-    /// A tenant may hold as much as would stay free: however many flood, there is room for the next.
+    /// A tenant may hold as much as would stay free, and a quarter is kept for those who have few: however many flood,
+    /// the next one is heard.
     fn has_room(&self, print: &Fingerprint, incidents: usize, bytes: usize) -> bool {
         let bounds = &self.rules.bounds;
         let own = print.tenant.as_ref().and_then(|tenant| self.tenants.get(tenant)).copied();
         let own = own.unwrap_or_default();
-        let (own_incidents, own_bytes) = (own.incidents + incidents, own.bytes + bytes);
-        own_incidents <= bounds.tenant_incidents.min(bounds.incidents.saturating_sub(self.all.incidents))
-            && own_bytes <= bounds.tenant_bytes.min(bounds.bytes.saturating_sub(self.all.bytes))
+        let own = Account { incidents: own.incidents + incidents, bytes: own.bytes + bytes };
+        let share = if own.incidents <= FEW { 1.0 } else { 0.75 };
+        let free = |bound: usize, taken: usize| ((bound as f64 * share) as usize).saturating_sub(taken);
+        own.incidents <= bounds.tenant_incidents.min(free(bounds.incidents, self.all.incidents))
+            && own.bytes <= bounds.tenant_bytes.min(free(bounds.bytes, self.all.bytes))
     }
 
     /// Our own notices are beside the account: there is one per channel.

@@ -81,11 +81,11 @@ impl Kept {
 impl Incidents {
     pub(super) fn keep_ended(&mut self, kept: Kept) {
         // One tenant's many must not push out what others want to look up.
-        let is_own = |other: &Kept| other.state.print.tenant == kept.state.print.tenant;
-        let of_tenant = self.ended.iter().filter(|other| is_own(other)).count();
-        if of_tenant >= ENDED_OF_TENANT_MAX {
-            let oldest = self.ended.iter().position(|other| is_own(other));
-            oldest.and_then(|oldest| self.ended.remove(oldest));
+        let tenant = &kept.state.print.tenant;
+        let own = self.ended.iter().enumerate().filter(|(_, other)| other.state.print.tenant == *tenant);
+        let own: Vec<usize> = own.map(|(at, _)| at).collect();
+        if own.len() >= ENDED_OF_TENANT_MAX {
+            self.ended.remove(own[0]);
         }
         self.ended.push_back(kept);
         if self.ended.len() > ENDED_MAX {
@@ -95,14 +95,11 @@ impl Incidents {
 
     /// Those to show, newest first, and how many there are beside them. Writing them as JSON needs no lock.
     pub(in crate::alerts) fn kept(&self) -> (Vec<Kept>, usize) {
-        let mut numbers: Vec<u64> = self.incidents.keys().copied().collect();
-        numbers.sort_unstable_by_key(|number| Reverse(*number));
-        let all = numbers.len() + self.ended.len();
-        let of_number = |number: &u64| {
-            let incident = &self.incidents[number];
+        let all = self.incidents.len() + self.ended.len();
+        let of = |(number, incident): (&u64, &Incident)| {
             Kept::of(*number, incident, incident.ended, &self.rules.channels)
         };
-        let mut kept: Vec<Kept> = numbers.iter().take(INCIDENTS_MAX).map(of_number).collect();
+        let mut kept: Vec<Kept> = self.incidents.iter().rev().take(INCIDENTS_MAX).map(of).collect();
         kept.extend(self.ended.iter().cloned());
         kept.sort_by_key(|kept| Reverse((kept.state.ended.is_none(), kept.state.last_ms, kept.number)));
         let mut bytes = 0;

@@ -1,7 +1,8 @@
 //! What each channel was told of each incident, and what it is to be told next, when.
 //!
 //! What waits is the newest state, not a queue of messages. First the ends of incidents that are shown as open, then
-//! new incidents by severity, then what grew, last what ended before anybody could be told.
+//! new incidents by severity, then what grew, last what ended before anybody could be told; among equals tenants take
+//! turns.
 
 use super::{ChannelRule, Ended, Incident, Incidents, Severity, State};
 use crate::alerts::budget::Allowance;
@@ -9,7 +10,7 @@ use crate::batch::TenantId;
 use crate::telemetry::Metrics;
 use prometheus_client::metrics::gauge::Gauge;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,12 +27,43 @@ enum Class {
     Late,
 }
 
-type Rank = (Class, Reverse<Severity>, Instant, u64);
+/// A place in the order. `turn`: what its tenant had before it, so that tenants take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    class: Class,
+    severity: Reverse<Severity>,
+    turn: usize,
+    due: Instant,
+    number: u64,
+}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Place {
     Waiting(Instant),
     Ready(Rank),
+}
+
+/// What is to be told, and when.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    class: Class,
+    due: Instant,
+}
+
+impl Place {
+    /// When, and as what if it is due.
+    fn of(self) -> (Instant, Option<(Class, Severity)>) {
+        match self {
+            Place::Waiting(due) => (due, None),
+            Place::Ready(rank) => (rank.due, Some((rank.class, rank.severity.0))),
+        }
+    }
+}
+
+impl Wanted {
+    fn of(self, severity: Severity, now: Instant) -> (Instant, Option<(Class, Severity)>) {
+        (self.due, (self.due <= now).then_some((self.class, severity)))
+    }
 }
 
 /// Where a channel put the message, so that it can be edited.
@@ -85,6 +117,11 @@ impl Telling {
         self.place.is_none() && !self.is_under_way
     }
 
+    #[cfg(test)]
+    pub(super) fn is_placed(&self) -> bool {
+        self.place.is_some()
+    }
+
     pub(super) fn was_told(&self) -> bool {
         self.told.is_some()
     }
@@ -114,11 +151,20 @@ impl Telling {
 pub(super) struct Line {
     waiting: BTreeSet<(Instant, u64)>,
     ready: BTreeSet<Rank>,
-    /// New ones in `ready`, by severity.
-    first_count: [usize; 3],
+    /// Of `ready`: new ones, by severity.
+    first: [usize; 3],
+    /// Of `ready`, by tenant.
+    shares: HashMap<Option<TenantId>, Share>,
     suppressed: u64,
     suppressed_of: Option<TenantId>,
     waiting_gauge: Gauge,
+}
+
+/// What a tenant has of what is ready.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    all: usize,
+    first: [usize; 3],
 }
 
 impl Line {
@@ -127,7 +173,8 @@ impl Line {
         Line {
             waiting: BTreeSet::new(),
             ready: BTreeSet::new(),
-            first_count: [0; 3],
+            first: [0; 3],
+            shares: HashMap::new(),
             suppressed: 0,
             suppressed_of: None,
             waiting_gauge: metrics.alerts_waiting.get_or_create(&labels).clone(),
@@ -144,7 +191,7 @@ impl Line {
         (count > 0).then(|| (count, self.suppressed_of.take()))
     }
 
-    pub(super) fn take_out(&mut self, number: u64, telling: &mut Telling) {
+    pub(super) fn take_out(&mut self, number: u64, tenant: Option<&TenantId>, telling: &mut Telling) {
         match telling.place.take() {
             None => {}
             Some(Place::Waiting(due)) => {
@@ -152,34 +199,52 @@ impl Line {
             }
             Some(Place::Ready(rank)) => {
                 self.ready.remove(&rank);
-                self.count_ready(rank, -1);
+                self.count_ready(rank, tenant, -1);
             }
         }
     }
 
-    fn put(&mut self, number: u64, place: Place) {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.ready.len()
+    }
+
+    fn put(&mut self, number: u64, tenant: Option<&TenantId>, place: Place) {
         match place {
             Place::Waiting(due) => {
                 self.waiting.insert((due, number));
             }
             Place::Ready(rank) => {
                 self.ready.insert(rank);
-                self.count_ready(rank, 1);
+                self.count_ready(rank, tenant, 1);
             }
         }
     }
 
-    fn count_ready(&mut self, (class, Reverse(severity), _, _): Rank, more: isize) {
-        if class == Class::First {
-            let count = &mut self.first_count[severity as usize];
-            *count = count.saturating_add_signed(more);
+    fn count_ready(&mut self, rank: Rank, tenant: Option<&TenantId>, more: isize) {
+        let share = self.shares.entry(tenant.cloned()).or_default();
+        let add = |count: &mut usize| *count = count.saturating_add_signed(more);
+        add(&mut share.all);
+        if rank.class == Class::First {
+            let severity = rank.severity.0 as usize;
+            add(&mut share.first[severity]);
+            add(&mut self.first[severity]);
+        }
+        if share.all == 0 {
+            self.shares.remove(&tenant.cloned());
         }
         self.waiting_gauge.set(i64::try_from(self.ready.len()).unwrap_or(i64::MAX));
     }
 
-    /// New incidents that wait and are at least as grave.
-    fn first_from(&self, severity: Severity) -> usize {
-        self.first_count[severity as usize..].iter().sum()
+    fn share(&self, tenant: Option<&TenantId>) -> Share {
+        self.shares.get(&tenant.cloned()).copied().unwrap_or_default()
+    }
+
+    /// Whether one more new incident may wait here. Only those at least as grave count, and a tenant may have as many
+    /// as would stay free.
+    fn has_room(&self, tenant: Option<&TenantId>, severity: Severity, waiting_max: usize) -> bool {
+        let from = |counts: [usize; 3]| counts[severity as usize..].iter().sum::<usize>();
+        from(self.share(tenant).first) < waiting_max.saturating_sub(from(self.first))
     }
 }
 
@@ -244,41 +309,39 @@ impl Incidents {
 
     fn place_one(&mut self, number: u64, telling: &mut Telling, now: Instant) {
         let incident = &self.incidents[&number];
-        let wanted = self.wanted(incident, telling).map(|(class, due)| {
-            let rank = (class, Reverse(incident.severity), due, number);
-            if due <= now { Place::Ready(rank) } else { Place::Waiting(due) }
-        });
-        if telling.place == wanted {
+        let wanted = self.wanted(incident, telling);
+        if telling.place.map(|place| place.of()) == wanted.map(|wanted| wanted.of(incident.severity, now)) {
             return;
         }
-        let is_notice = incident.print.tenant.is_none();
-        let tenant = incident.print.tenant.clone();
-        let was_first = matches!(telling.place, Some(Place::Ready((Class::First, ..))));
+        let was_first = matches!(telling.place, Some(Place::Ready(Rank { class: Class::First, .. })));
+        let tenant = incident.print.tenant.as_ref();
         let line = &mut self.lines[telling.channel];
-        line.take_out(number, telling);
-        let Some(place) = wanted else { return };
-        if let Place::Ready((Class::First, Reverse(severity), ..)) = place
-            && !was_first
-            && !is_notice
-            && line.first_from(severity) >= self.rules.channels[telling.channel].waiting_max
-        {
+        line.take_out(number, tenant, telling);
+        let Some(Wanted { class, due }) = wanted else { return };
+        let rule = &self.rules.channels[telling.channel];
+        let is_new = class == Class::First && due <= now && !was_first && tenant.is_some();
+        if is_new && !line.has_room(tenant, incident.severity, rule.waiting_max) {
             telling.is_suppressed = true;
             telling.trouble = Some("suppressed");
-            line.note_suppressed(tenant.as_ref());
-            let name = self.rules.channels[telling.channel].name.clone();
-            return self.count_untold(&name, "suppressed", 1);
+            line.note_suppressed(tenant);
+            return self.count_untold_on(telling.channel, "suppressed");
         }
-        let is_earliest = match place {
+        let place = if due > now {
+            Place::Waiting(due)
+        } else {
+            let turn = line.share(tenant).all;
+            Place::Ready(Rank { class, severity: Reverse(incident.severity), turn, due, number })
+        };
+        self.is_stirred |= match place {
             Place::Ready(rank) => line.ready.first().is_none_or(|first| rank < *first),
             Place::Waiting(due) => line.waiting.first().is_none_or(|(first, _)| due < *first),
         };
-        self.is_stirred |= is_earliest;
-        line.put(number, place);
+        line.put(number, tenant, place);
         telling.place = Some(place);
     }
 
     /// What a channel is to be told of an incident, and when.
-    fn wanted(&self, incident: &Incident, telling: &Telling) -> Option<(Class, Instant)> {
+    fn wanted(&self, incident: &Incident, telling: &Telling) -> Option<Wanted> {
         let is_known = telling.told.is_some_and(|told| told.revision == incident.revision);
         if telling.is_under_way || telling.is_suppressed || is_known {
             return None;
@@ -287,24 +350,23 @@ impl Incidents {
         let settling = self.rules.group_wait.min(self.rules.group_interval);
         let interval = self.rules.group_interval;
         let first_due = incident.opened + self.rules.group_wait;
-        match (telling.told, incident.ended) {
-            (None, None) => Some((Class::First, first_due)),
+        let (class, due) = match (telling.told, incident.ended) {
+            (None, None) => (Class::First, first_due),
             // It was over before it was worth a message.
-            (None, Some(ended)) if ended.at < first_due => None,
-            (None, Some(_)) => Some((Class::Late, first_due)),
-            (Some(told), None) if incident.severity > told.severity => {
-                Some((Class::Update, told.at + settling))
-            }
-            (Some(told), None) => Some((Class::Update, told.at + interval)),
+            (None, Some(ended)) if ended.at < first_due => return None,
+            (None, Some(_)) => (Class::Late, first_due),
+            (Some(told), None) if incident.severity > told.severity => (Class::Update, told.at + settling),
+            (Some(told), None) => (Class::Update, told.at + interval),
             (Some(told), Some(ended)) if !told.is_ended => {
-                Some((Class::Resolved, told.at.max(ended.at + settling)))
+                (Class::Resolved, told.at.max(ended.at + settling))
             }
             // It came back and ended again before anybody was told.
             (Some(told), Some(ended)) if told.count != incident.count => {
-                Some((Class::Update, (told.at + interval).max(ended.at + settling)))
+                (Class::Update, (told.at + interval).max(ended.at + settling))
             }
-            (Some(_), Some(_)) => None,
-        }
+            (Some(_), Some(_)) => return None,
+        };
+        Some(Wanted { class, due })
     }
 
     /// The next for a channel. `is_last`: what is not due yet is told as well, since there will be no later.
@@ -333,7 +395,7 @@ impl Incidents {
             Allowance::Nothing => false,
         };
         match rank {
-            Some((class, _, _, number)) if is_allowed(class) => Next::Tell(self.take(channel, number)),
+            Some(rank) if is_allowed(rank.class) => Next::Tell(self.take(channel, rank.number)),
             _ => Next::Wait { due: line.waiting.first().map(|(due, _)| *due), is_held: rank.is_some() },
         }
     }
@@ -355,7 +417,7 @@ impl Incidents {
         let revision = incident.revision;
         let telling = incident.tellings.iter_mut().find(|telling| telling.channel == channel);
         let telling = telling.expect("what is ready on a channel has a telling for it");
-        line.take_out(number, telling);
+        line.take_out(number, incident.print.tenant.as_ref(), telling);
         telling.is_under_way = true;
         let change = match (&state.ended, telling.told) {
             (Some(_), _) => Change::Resolved,

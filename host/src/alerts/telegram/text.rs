@@ -146,3 +146,115 @@ fn span(seconds: u64) -> String {
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::content::Content;
+    use crate::alerts::incidents::Fingerprint;
+    use crate::alerts::stub::shown;
+    use crate::batch::TenantId;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn state(title: &str, text: &str, labels: Vec<(String, String)>) -> State {
+        State {
+            print: Arc::new(Fingerprint {
+                tenant: Some(TenantId::new("acme").unwrap()),
+                plugin: "anomaly".into(),
+                key: "k".into(),
+            }),
+            severity: Severity::Critical,
+            content: Arc::new(Content::new(title.into(), text.into(), labels)),
+            count: 12_345,
+            since_ms: 1_700_000_000_000,
+            last_ms: 1_700_000_185_000,
+            ended: None,
+        }
+    }
+
+    const HEAD: &str = "\nacme · anomaly\n× 12,345 in 3 min · since 2023-11-14 22:13:20 UTC";
+
+    #[test]
+    fn markup_of_others_is_text() {
+        let labels = vec![("<route>".to_owned(), "a&b".to_owned())];
+        let html = html(&state("1 < 2 </b>", "<script>\u{202e}\u{0}\u{7}x &amp;\r\n\ty</script>", labels));
+        let expected = "🔴 <b>Critical: 1 &lt; 2 &lt;/b&gt;</b>".to_owned()
+            + HEAD
+            + "\n\n&lt;route&gt;: a&amp;b\n\n&lt;script&gt;x &amp;amp;\n y&lt;/script&gt;";
+        assert_eq!(html, expected);
+    }
+
+    #[test]
+    fn severity_and_end_have_their_sign() {
+        for (severity, ended, expected) in [
+            (Severity::Info, None, "🔵 Info: t"),
+            (Severity::Warning, None, "🟠 Warning: t"),
+            (Severity::Critical, None, "🔴 Critical: t"),
+            (Severity::Critical, Some((1_700_000_200_000, How::Resolved)), "✅ Resolved: t"),
+            (Severity::Info, Some((1_700_000_200_000, How::Expired)), "✅ Over: t"),
+        ] {
+            let plain = plain(&State { severity, ended, ..state("t", "", vec![]) });
+            assert!(plain.starts_with(expected), "{plain}");
+            assert_eq!(plain.contains(" until 2023-11-14 22:16:40 UTC"), ended.is_some());
+        }
+    }
+
+    #[test]
+    fn numbers_and_spans_are_for_people() {
+        for (number, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), expected);
+        }
+        for (seconds, expected) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3_599, "59 min"),
+            (7_500, "2 h 5 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(span(seconds), expected);
+        }
+    }
+
+    #[test]
+    fn text_and_labels_are_cut_and_the_head_is_not() {
+        let many = |count: usize| (0..count).map(|at| (format!("label-{at}"), "v".repeat(250))).collect();
+        for (text, labels) in [
+            ("x".repeat(5_000), many(0)),
+            ("x".repeat(5_000), many(100)),
+            ("short".to_owned(), many(100)),
+            (String::new(), many(32)),
+            ("🔥".repeat(5_000), many(3)),
+            ("&".repeat(5_000), many(3)),
+        ] {
+            let message = plain(&state(&"t".repeat(500), &text, labels));
+            assert!(units(&message) <= UNITS_MAX, "{}", units(&message));
+            assert!(units(&message) > UNITS_MAX - 300, "and what fits is told: {}", units(&message));
+            assert!(message.contains(HEAD));
+            assert!(message.contains('…'));
+        }
+        let message = plain(&state("t", "short", many(100)));
+        let seen = message.matches("\nlabel-").count();
+        assert!(
+            seen > 10 && message.contains(&format!("\n… {} more labels\n\nshort", 100 - seen)),
+            "{message}"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn every_message_is_right_and_short_enough(
+            title in "\\PC{0,300}",
+            text in prop::collection::vec(prop_oneof![Just("<"), Just("&"), Just("🔥"), Just("é"), Just("a\n"), Just("</b>"), Just("&lt;"), Just("\u{0}")], 0..5000),
+            labels in prop::collection::vec(("\\PC{0,40}", "[<&>a🔥]{0,300}"), 0..40),
+        ) {
+            let state = state(&title, &text.concat(), labels);
+            let seen = shown(&html(&state)).expect("HTML as it should be");
+            prop_assert!(seen.encode_utf16().count() <= UNITS_MAX);
+            prop_assert!(seen.contains(HEAD));
+            prop_assert_eq!(seen, plain(&state));
+        }
+    }
+}

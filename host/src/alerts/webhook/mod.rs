@@ -4,6 +4,8 @@
 //! "webhook_config".
 
 mod payload;
+#[cfg(test)]
+mod tests;
 
 use super::channel::CallError;
 use super::http;

@@ -1,8 +1,10 @@
 //! Requests on their way to the journal, without a plugin that is loaded.
 
+mod effects;
 mod plugins;
 
 use super::*;
+use crate::alerts::{self, Alerts};
 use crate::batch::TenantId;
 use crate::journal::{self, Cursor, Joining, Journal, LedgerTable, SinkId, system_clock};
 use crate::sandbox::OnFailure;
@@ -24,6 +26,7 @@ pub(super) struct World {
     pub(super) pipeline: Pipeline,
     pub(super) journal: Arc<Journal>,
     pub(super) tenants: Arc<Tenants>,
+    pub(super) alerts: Arc<Alerts>,
     pub(super) metrics: Metrics,
 }
 
@@ -46,6 +49,17 @@ fn credentials() -> Vec<Credential> {
 }
 
 pub(super) fn world(pipelines: Vec<PipelineSettings>, slots: &[Slot], sinks: &[&str]) -> World {
+    world_with(pipelines, slots, sinks, 2, system_clock())
+}
+
+/// With so many workers, on this clock.
+fn world_with(
+    pipelines: Vec<PipelineSettings>,
+    slots: &[Slot],
+    sinks: &[&str],
+    workers: usize,
+    clock: journal::Clock,
+) -> World {
     let metrics = Metrics::new();
     let settings = tenants::Settings {
         attributes: keys(),
@@ -59,11 +73,18 @@ pub(super) fn world(pipelines: Vec<PipelineSettings>, slots: &[Slot], sinks: &[&
     let tenants = Tenants::open(settings, metrics.clone()).unwrap();
     let sinks: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     let memory = journal::Settings::Memory { bytes_max: 64 << 20 };
-    let journal = Journal::open(&memory, &sinks, system_clock(), &metrics);
-    let settings = Settings { record_bytes_max: 10_000, ..Settings::new(pipelines, keys()) };
-    let (kept, clock) = (journal.clone(), system_clock());
-    let pipeline = Pipeline::open(settings, slots, sinks, tenants.clone(), kept, clock, metrics.clone());
-    World { pipeline: pipeline.unwrap(), journal, tenants, metrics }
+    let journal = Journal::open(&memory, &sinks, clock.clone(), &metrics);
+    let settings = Settings { workers, record_bytes_max: 10_000, ..Settings::new(pipelines, keys()) };
+    let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
+    let around = Surroundings {
+        tenants: tenants.clone(),
+        journal: journal.clone(),
+        alerts: alerts.clone(),
+        clock,
+        metrics: metrics.clone(),
+    };
+    let pipeline = Pipeline::open(settings, slots, sinks, around).unwrap();
+    World { pipeline, journal, tenants, alerts, metrics }
 }
 
 impl World {
@@ -416,7 +437,9 @@ fn a_pipeline_names_only_what_is_there() {
         let memory = journal::Settings::Memory { bytes_max: 1 << 20 };
         let journal = Journal::open(&memory, &sinks, system_clock(), &metrics);
         let settings = Settings::new(vec![pipeline], keys());
-        Pipeline::open(settings, &slots, sinks, tenants, journal, system_clock(), metrics).map(|_| ())
+        let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
+        let around = Surroundings { tenants, journal, alerts, clock: system_clock(), metrics };
+        Pipeline::open(settings, &slots, sinks, around).map(|_| ())
     };
     assert_eq!(open(to("p", &["redact"], vec![sink("a")])), Ok(()));
     assert_eq!(open(to("p", &["sample"], vec![])), Err("pipeline `p`: there is no plugin `sample`".into()));

@@ -2,9 +2,13 @@
 
 use super::super::mask::Mask;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
-/// Firings and resolutions of one call: a person reads fewer.
-const CALL_ALERTS_MAX: usize = 32;
+/// Alerts that one call may fire: a person reads fewer.
+const CALL_FIRED_MAX: usize = 32;
+/// Alerts that one call may fire or resolve: as many as a tenant has series, since a plugin may resolve what is well
+/// without knowing whether it was ever fired.
+const CALL_KEYS_MAX: usize = 1024;
 /// Keys of alerts and series.
 const KEY_BYTES_MAX: usize = 256;
 const TITLE_BYTES_MAX: usize = 256;
@@ -81,46 +85,83 @@ impl Alert {
     }
 }
 
-/// Adds what was raised later. A key has one firing, with the sum of its counts and what was said last; of a firing and
-/// a resolution the later one holds.
-pub(super) fn raise(raised: &mut Vec<AlertEffect>, what: AlertEffect) {
-    let alert = match what {
-        AlertEffect::Fire(alert) => alert,
-        AlertEffect::Resolve(key) => {
-            let last = raised.iter().rfind(|one| one.key() == key);
-            if !matches!(last, Some(AlertEffect::Resolve(_))) {
-                raised.push(AlertEffect::Resolve(key));
-            }
-            return;
-        }
-    };
-    let is_fired = |one: &AlertEffect| matches!(one, AlertEffect::Fire(known) if known.key == alert.key);
-    let Some(at) = raised.iter().position(is_fired) else {
-        return raised.push(AlertEffect::Fire(alert));
-    };
-    // It was resolved in between, and is not over.
-    if let Some(later) = raised[at + 1..].iter().position(|one| one.key() == alert.key) {
-        raised.remove(at + 1 + later);
-    }
-    if let AlertEffect::Fire(known) = &mut raised[at] {
-        known.add(alert);
-    }
+/// What was raised, by key: however often a key is raised, little is kept of it, and counts are exact.
+#[derive(Debug, Default)]
+pub(in crate::sandbox) struct Raised {
+    of_keys: BTreeMap<String, OfKey>,
+    fired: usize,
 }
 
-/// The same within one call, where there is room for so many keys: `false` if there is none.
-pub(super) fn raise_within_call(raised: &mut Vec<AlertEffect>, what: AlertEffect, mask: &Mask) -> bool {
-    let key = fitted_key(&mask.apply(what.key()));
-    if raised.len() >= CALL_ALERTS_MAX && !raised.iter().any(|known| known.key() == key) {
-        return false;
+#[derive(Debug, Default)]
+struct OfKey {
+    /// What was open before is over.
+    is_resolved_before: bool,
+    fired: Option<Alert>,
+    /// The last word.
+    is_resolved_after: bool,
+}
+
+impl Raised {
+    /// A key has one firing, with the sum of its counts and what was said last; of a firing and a resolution the later one
+    /// holds.
+    pub(super) fn raise(&mut self, what: AlertEffect) {
+        match what {
+            AlertEffect::Resolve(key) => {
+                let of_key = self.of_keys.entry(key).or_default();
+                match of_key.fired {
+                    Some(_) => of_key.is_resolved_after = true,
+                    None => of_key.is_resolved_before = true,
+                }
+            }
+            AlertEffect::Fire(alert) => {
+                let of_key = self.of_keys.entry(alert.key.clone()).or_default();
+                // If it was resolved in between, it is not over.
+                of_key.is_resolved_after = false;
+                match &mut of_key.fired {
+                    Some(known) => known.add(alert),
+                    None => {
+                        of_key.fired = Some(alert);
+                        self.fired += 1;
+                    }
+                }
+            }
+        }
     }
-    raise(raised, what.fitted(key, mask));
-    true
+
+    /// The same within one call, where there is room for so many keys: `false` if there is none.
+    pub(in crate::sandbox) fn raise_within_call(&mut self, what: AlertEffect, mask: &Mask) -> bool {
+        let key = fitted_key(mask.apply(what.key()));
+        let of_key = self.of_keys.get(&key);
+        let has_room = match &what {
+            AlertEffect::Fire(_) => {
+                self.fired < CALL_FIRED_MAX || of_key.is_some_and(|known| known.fired.is_some())
+            }
+            AlertEffect::Resolve(_) => self.of_keys.len() < CALL_KEYS_MAX || of_key.is_some(),
+        };
+        if has_room {
+            self.raise(what.fitted(key, mask));
+        }
+        has_room
+    }
+
+    /// By key; what belongs to one key, in the order in which it holds.
+    pub(in crate::sandbox) fn into_effects(self) -> Vec<AlertEffect> {
+        let effects = |(key, of_key): (String, OfKey)| {
+            let before = of_key.is_resolved_before.then(|| AlertEffect::Resolve(key.clone()));
+            let after = of_key.is_resolved_after.then_some(AlertEffect::Resolve(key));
+            before.into_iter().chain(of_key.fired.map(AlertEffect::Fire)).chain(after)
+        };
+        self.of_keys.into_iter().flat_map(effects).collect()
+    }
 }
 
 /// A key of 1 to 256 bytes of printable text, as it is; a longer one is cut and gets a hash, so that it differs from
 /// others that begin so.
-pub(in crate::sandbox) fn fitted_key(key: &str) -> String {
-    let line = escaped(key, KEY_BYTES_MAX, |_| false);
+pub(in crate::sandbox) fn fitted_key(key: String) -> String {
+    if key.len() <= KEY_BYTES_MAX && !key.contains(is_harmful) {
+        return key;
+    }
+    let line = escaped(&key, KEY_BYTES_MAX, |_| false);
     if line.len() <= KEY_BYTES_MAX {
         return line;
     }
@@ -164,19 +205,19 @@ mod tests {
 
     /// `a+2` fires `a` with 2 events, `a-` resolves it.
     fn raised(words: &str) -> String {
-        let mut all = Vec::new();
+        let mut all = Raised::default();
         for word in words.split_whitespace() {
             let what = match word.split_once('+') {
                 Some((key, count)) => AlertEffect::Fire(alert(key, count.parse().unwrap(), word)),
                 None => AlertEffect::Resolve(word.trim_end_matches('-').into()),
             };
-            raise(&mut all, what);
+            all.raise(what);
         }
         let word = |one: &AlertEffect| match one {
             AlertEffect::Fire(alert) => format!("{}+{}", alert.key, alert.count),
             AlertEffect::Resolve(key) => format!("{key}-"),
         };
-        all.iter().map(word).collect::<Vec<_>>().join(" ")
+        all.into_effects().iter().map(word).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
@@ -185,7 +226,7 @@ mod tests {
         check("a+1 b+2 a+3", "a+4 b+2");
         check("a+1 a-", "a+1 a-");
         check("a+1 a- a-", "a+1 a-");
-        check("a+1 a- b- a+2", "a+3 b-");
+        check("b- a+1 a- a+2", "a+3 b-");
         check("a- a+1", "a- a+1");
         check("a- a+1 a- a+2 a- a-", "a- a+3 a-");
         check("a+4294967295 a+1", "a+4294967295");
@@ -194,22 +235,26 @@ mod tests {
 
     #[test]
     fn what_the_last_firing_says_holds() {
-        let mut all = Vec::new();
-        raise(&mut all, AlertEffect::Fire(alert("a", 1, "first")));
-        raise(&mut all, AlertEffect::Fire(alert("a", 1, "second")));
-        assert_eq!(all, [AlertEffect::Fire(alert("a", 2, "second"))]);
+        let mut all = Raised::default();
+        all.raise(AlertEffect::Fire(alert("a", 1, "first")));
+        all.raise(AlertEffect::Fire(alert("a", 1, "second")));
+        assert_eq!(all.into_effects(), [AlertEffect::Fire(alert("a", 2, "second"))]);
     }
 
     #[test]
     fn a_call_has_room_for_a_number_of_keys_and_for_any_number_of_firings() {
-        let mut all = Vec::new();
-        let mut fire = |key: String| {
-            raise_within_call(&mut all, AlertEffect::Fire(alert(&key, 1, "")), &Mask::default())
-        };
-        assert_eq!((0..10_000).filter(|key| fire(key.to_string())).count(), 32);
-        assert_eq!((0..10_000).filter(|_| fire("7".into())).count(), 10_000);
-        let AlertEffect::Fire(seventh) = &all[7] else { panic!("{:?}", all[7]) };
-        assert_eq!((all.len(), seventh.count), (32, 10_001));
+        let mut all = Raised::default();
+        let mut raise = |what| all.raise_within_call(what, &Mask::default());
+        let fire = |key: usize| AlertEffect::Fire(alert(&key.to_string(), 1, ""));
+        let resolve = |key: usize| AlertEffect::Resolve(key.to_string());
+        assert_eq!((0..10_000).filter(|key| raise(fire(*key))).count(), 32);
+        assert_eq!((0..10_000).filter(|_| raise(fire(7))).count(), 10_000);
+        assert_eq!((0..10_000).filter(|key| raise(resolve(*key))).count(), 1024);
+        assert!(!raise(fire(40)) && raise(fire(7)) && raise(resolve(7)) && !raise(resolve(2000)));
+        let effects = all.into_effects();
+        assert_eq!(effects.len(), 1024 + 32);
+        let seventh: Vec<_> = effects.into_iter().filter(|what| what.key() == "7").collect();
+        assert_eq!(seventh, [AlertEffect::Fire(alert("7", 10_002, "")), resolve(7)]);
     }
 
     #[test]
@@ -243,11 +288,11 @@ mod tests {
 
     #[test]
     fn long_keys_that_differ_stay_different() {
-        let check = |key: &str, fitted: &str| assert_eq!(fitted_key(key), fitted);
+        let check = |key: &str, fitted: &str| assert_eq!(fitted_key(key.into()), fitted);
         check("errors/checkout", "errors/checkout");
         check(&"k".repeat(256), &"k".repeat(256));
         check("a\nb", "a\\nb");
-        let (one, two) = (fitted_key(&("é".repeat(200) + "1")), fitted_key(&("é".repeat(200) + "2")));
+        let (one, two) = (fitted_key("é".repeat(200) + "1"), fitted_key("é".repeat(200) + "2"));
         assert!(one.len() <= 256 && one.starts_with(&"é".repeat(119)), "{one}");
         assert_ne!(one, two);
     }

@@ -6,12 +6,11 @@ mod alerts;
 mod cell;
 mod rate;
 
-pub(super) use alerts::fitted_key;
 pub use alerts::{Alert, AlertEffect, AlertSeverity};
+pub(super) use alerts::{Raised, fitted_key};
 pub use cell::{Cell, Window};
 pub(super) use rate::AlertRate;
 
-use super::mask::Mask;
 use std::collections::BTreeMap;
 
 /// Names that one call may count under.
@@ -33,7 +32,7 @@ pub struct Effects {
     pub gauges: Vec<(String, f64)>,
     /// What was added to series, by key.
     pub series: BTreeMap<String, Cell>,
-    /// In the order in which they were raised; a key fires once.
+    /// By key; a key fires once.
     pub alerts: Vec<AlertEffect>,
 }
 
@@ -64,17 +63,20 @@ impl Effects {
             true => self.series = later.series,
             false => later.series.into_iter().for_each(|(key, cell)| self.cell(key, SERIES_MAX).merge(&cell)),
         }
-        later.alerts.into_iter().for_each(|what| alerts::raise(&mut self.alerts, what));
+        match self.alerts.is_empty() || later.alerts.is_empty() {
+            true => self.alerts.extend(later.alerts),
+            false => {
+                let mut raised = Raised::default();
+                std::mem::take(&mut self.alerts).into_iter().for_each(|what| raised.raise(what));
+                later.alerts.into_iter().for_each(|what| raised.raise(what));
+                self.alerts = raised.into_effects();
+            }
+        }
     }
 
     /// Adds within one call. Beyond its keys, values are added under `_other`.
     pub(super) fn add_to_series(&mut self, key: String, value: f64) {
         self.cell(key, CALL_SERIES_MAX).add(value);
-    }
-
-    /// `false` if the call has raised too many.
-    pub(super) fn raise_within_call(&mut self, what: AlertEffect, mask: &Mask) -> bool {
-        alerts::raise_within_call(&mut self.alerts, what, mask)
     }
 
     fn cell(&mut self, key: String, keys_max: usize) -> &mut Cell {
@@ -166,6 +168,29 @@ mod tests {
         assert_eq!(all.series.values().map(|cell| cell.count).sum::<u64>(), 25_600);
         all.merge(with_series([0]));
         assert_eq!(all.series["key0"].count, 2);
+    }
+
+    #[test]
+    fn alerts_of_pieces_become_one_for_each_key() {
+        let fire = |key: &str, count| {
+            let (key, title, text) = (key.to_owned(), String::new(), String::new());
+            AlertEffect::Fire(Alert {
+                key,
+                severity: AlertSeverity::Info,
+                title,
+                text,
+                count,
+                labels: vec![],
+            })
+        };
+        let resolve = |key: &str| AlertEffect::Resolve(key.to_owned());
+        let of = |alerts: &[AlertEffect]| Effects { alerts: alerts.to_vec(), ..Effects::default() };
+        let mut all = Effects::default();
+        all.merge(of(&[fire("b", 1), resolve("b")]));
+        all.merge(of(&[]));
+        all.merge(of(&[fire("a", 1), fire("b", 2)]));
+        all.merge(of(&[resolve("a")]));
+        assert_eq!(all.alerts, [fire("a", 1), resolve("a"), fire("b", 3)]);
     }
 
     #[test]

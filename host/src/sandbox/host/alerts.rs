@@ -37,9 +37,10 @@ impl State {
             return Ok(());
         }
         if what.key().is_empty() {
-            return Ok(self.note(format!("{name}: an alert has a key")));
+            let () = self.note(format!("{name}: an alert has a key"));
+            return Ok(());
         }
-        if !self.effects.raise_within_call(what, &self.shared.mask) {
+        if !self.raised.raise_within_call(what, &self.shared.mask) {
             self.left_out.alerts += 1;
         }
         Ok(())

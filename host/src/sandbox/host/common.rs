@@ -1,6 +1,7 @@
 //! Interface `host`: log, clock, patterns, limits, counts.
 
 use super::super::bindings::trommel::plugin::{host, types};
+use super::super::effects::fitted_key;
 use super::super::logs::{LINE_BYTES_MAX, LogLevel};
 use super::super::patterns::{COMPILED_BYTES_MAX, SETS_MAX};
 use super::{CALL_COST, Phase, State};
@@ -82,6 +83,7 @@ impl host::Host for State {
 
     fn limit(&mut self, key: String, want: u32, per_second: f64, burst: u32) -> wasmtime::Result<u32> {
         self.charge(CALL_COST + key.len() as u64)?;
+        let key = fitted_key(key);
         let shared = Arc::clone(&self.shared);
         let now_ns = self.now_ns;
         let Some(call) = &mut self.call else {

@@ -11,7 +11,7 @@ mod series;
 mod shapes;
 mod store;
 
-use super::effects::LeftOut;
+use super::effects::{LeftOut, Raised};
 use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
 use super::patterns::PatternSet;
@@ -78,6 +78,7 @@ pub(super) struct State {
     /// Edits of this call may have so many bytes.
     pub(super) output_bytes_max: usize,
     pub(super) effects: Effects,
+    raised: Raised,
     left_out: LeftOut,
     /// The tenant's store as `tick` wants it; made by the first change.
     draft: Option<Values>,
@@ -106,6 +107,7 @@ impl State {
             piece_bytes: 0,
             output_bytes_max: 0,
             effects: Effects::default(),
+            raised: Raised::default(),
             left_out: LeftOut::default(),
             draft: None,
             fault: None,
@@ -137,6 +139,7 @@ impl State {
     pub(super) fn end(&mut self) -> Ended {
         self.flush_print();
         self.tenant = None;
+        self.effects.alerts = std::mem::take(&mut self.raised).into_effects();
         Ended {
             call: self.call.take(),
             effects: std::mem::take(&mut self.effects),

@@ -22,7 +22,8 @@ impl wit::Host for State {
         }
         if keys.len() != values.len() {
             let (keys, values) = (keys.len(), values.len());
-            return Ok(self.note(format!("series.add-all: {keys} keys for {values} values")));
+            let () = self.note(format!("series.add-all: {keys} keys for {values} values"));
+            return Ok(());
         }
         for (key, value) in keys.into_iter().zip(values) {
             self.add_value(key, value);
@@ -34,7 +35,7 @@ impl wit::Host for State {
 impl State {
     fn add_value(&mut self, key: String, value: f64) {
         match value.is_finite() {
-            true => self.effects.add_to_series(fitted_key(&key), value),
+            true => self.effects.add_to_series(fitted_key(key), value),
             // One of them would make the sum of the whole window useless.
             false => self.left_out.values += 1,
         }

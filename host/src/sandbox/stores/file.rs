@@ -151,3 +151,134 @@ fn parsed(text: &str) -> Option<Kept> {
     }
     Some(Kept { plugin: name("plugin")?, tenant: name("tenant")?, values })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn values(of_keys: &[(&str, &[u8])]) -> Values {
+        let mut values = Values::default();
+        of_keys
+            .iter()
+            .for_each(|(key, value)| values.set((*key).into(), value.to_vec(), usize::MAX).unwrap());
+        values
+    }
+
+    fn kept_in(folder: &Path) -> Vec<Kept> {
+        let mut all = Vec::new();
+        read_all(folder, |kept| {
+            all.push(kept);
+            true
+        });
+        all.sort_by(|a, b| (&a.plugin, &a.tenant).cmp(&(&b.plugin, &b.tenant)));
+        all
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut files: Vec<String> = fs::read_dir(folder).unwrap().map(name).collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_whatever_the_names_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = [("anomaly", "acme"), ("anomal", "yacme"), ("../../etc", "ten/ant\"\n漢"), ("", " ")];
+        let all = values(&[("a", b"\0\xff"), ("line\n\"", b""), ("b", &[7; 1000])]);
+        for (plugin, tenant) in names {
+            write(folder.path(), plugin, tenant, &values(&[("old", b"value")])).unwrap();
+            write(folder.path(), plugin, tenant, &all).unwrap();
+        }
+        assert_eq!(files(folder.path()).len(), 4);
+        let mut names: Vec<_> = names.into();
+        names.sort();
+        let kept = kept_in(folder.path());
+        assert_eq!(kept.iter().map(|kept| (&*kept.plugin, &*kept.tenant)).collect::<Vec<_>>(), names);
+        assert!(kept.iter().all(|kept| kept.values == all));
+        for file in files(folder.path()) {
+            let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        write(folder.path(), "anomaly", "acme", &Values::default()).unwrap();
+        write(folder.path(), "anomaly", "acme", &Values::default()).unwrap();
+        assert_eq!(kept_in(folder.path()).len(), 3);
+    }
+
+    #[test]
+    fn the_largest_share_of_the_worst_keys_fits_into_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = Values::default();
+        (0..256)
+            .for_each(|at| all.set(format!("{at:03}{}", "\0".repeat(253)), Vec::new(), usize::MAX).unwrap());
+        write(folder.path(), &"\0".repeat(128), &"\0".repeat(128), &all).unwrap();
+        assert_eq!(kept_in(folder.path())[0].values, all);
+    }
+
+    #[test]
+    fn what_is_damaged_or_foreign_is_set_aside_and_the_others_are_read() {
+        let check = |spoil: &dyn Fn(&Path, &Path)| {
+            let folder = tempfile::tempdir().unwrap();
+            let all = values(&[("a", b"value")]);
+            write(folder.path(), "anomaly", "acme", &all).unwrap();
+            let good = files(folder.path());
+            write(folder.path(), "anomaly", "other", &all).unwrap();
+            let spoilt = files(folder.path()).into_iter().find(|file| !good.contains(file)).unwrap();
+            spoil(folder.path(), &folder.path().join(&spoilt));
+            let kept = kept_in(folder.path());
+            assert_eq!(kept.iter().map(|kept| &*kept.tenant).collect::<Vec<_>>(), ["acme"]);
+            let after = files(folder.path());
+            assert_eq!(after.iter().filter(|file| file.ends_with(".aside")).count(), 1, "{after:?}");
+            kept_in(folder.path());
+            assert_eq!(files(folder.path()), after, "once is enough");
+            // The tenant begins anew.
+            write(folder.path(), "anomaly", "other", &all).unwrap();
+            assert_eq!(kept_in(folder.path()).len(), 2);
+        };
+        let change = |change: fn(&mut Vec<u8>)| {
+            check(&|_, file| {
+                let mut bytes = fs::read(file).unwrap();
+                change(&mut bytes);
+                fs::write(file, bytes).unwrap();
+            });
+        };
+        change(|bytes| bytes.clear());
+        change(|bytes| bytes.truncate(bytes.len() / 2));
+        change(|bytes| bytes.truncate(bytes.len() - 1));
+        change(|bytes| *bytes.last_mut().unwrap() = b' ');
+        change(|bytes| bytes[100] ^= 1);
+        change(|bytes| bytes[21] = b'2');
+        change(|bytes| *bytes = vec![0xff; 100]);
+        change(|bytes| *bytes = vec![b'x'; (1 << 20) + 1]);
+        // Right by its checksum, and not by what it says.
+        change(|bytes| {
+            let body = r#"{"plugin":"anomaly","tenant":"other","values":{"a":"no base64!"}}"#;
+            *bytes = format!("{VERSION} {}\n{body}\n", checksum(body)).into_bytes();
+        });
+        // Another tenant's, copied over it.
+        check(&|folder, file| {
+            write(folder, "anomaly", "victim", &values(&[("a", b"forged")])).unwrap();
+            fs::rename(folder.join(name("anomaly", "victim")), file).unwrap();
+        });
+        check(&|_, file| fs::set_permissions(file, fs::Permissions::from_mode(0o622)).unwrap());
+        check(&|folder, file| {
+            fs::remove_file(file).unwrap();
+            std::os::unix::fs::symlink(folder.join(name("anomaly", "acme")), file).unwrap();
+        });
+        check(&|_, file| {
+            fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_write_that_was_cut_short_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "anomaly", "acme", &values(&[("a", b"value")])).unwrap();
+        let file = folder.path().join(name("anomaly", "acme"));
+        fs::write(file.with_extension(NEW), "half").unwrap();
+        assert_eq!(kept_in(folder.path()).len(), 1);
+        assert_eq!(files(folder.path()).len(), 1);
+    }
+}

@@ -147,3 +147,59 @@ impl PluginStore {
         self.tenants.lock().expect("no panic while the lock is held")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn values(bytes: usize) -> Values {
+        let mut values = Values::default();
+        values.set("a".into(), vec![0; bytes - 1], usize::MAX).unwrap();
+        values
+    }
+
+    #[test]
+    fn all_plugins_and_tenants_share_the_room_and_it_comes_back() {
+        let stores = Stores::in_memory(Metrics::new());
+        let (one, two) = (stores.of("one"), stores.of("two"));
+        let share = values::BYTES_MAX;
+        let tenants = BYTES_MAX / share;
+        (0..tenants).for_each(|tenant| one.keep(&tenant.to_string(), values(share)));
+        assert_eq!((one.bytes_max("0"), one.bytes_max("new"), two.bytes_max("0")), (share, 0, 0));
+        let full = "the plugins together keep as many bytes as there is room for";
+        let refused = Values::default().set("a".into(), vec![], two.bytes_max("0"));
+        assert_eq!(refused, Err(full.into()));
+        one.keep("0", values(1000));
+        assert_eq!((two.bytes_max("0"), one.bytes_max("0")), (share - 1000, share));
+        one.keep("1", Values::default());
+        assert_eq!(two.bytes_max("0"), share);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_enter_keeps_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let store = Stores::open(open.clone(), Metrics::new()).of("p");
+        store.keep("acme", values(10));
+        assert_eq!(*store.values("acme"), values(10));
+        assert_eq!(std::fs::read_dir(open).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("plugin-state");
+        let store = Stores::open(inside.clone(), Metrics::new()).of("p");
+        assert_eq!(std::fs::metadata(&inside).unwrap().permissions().mode() & 0o777, 0o700);
+        store.keep("acme", values(10));
+        let file = || std::fs::read_dir(&inside).unwrap().map(|entry| entry.unwrap().path()).next().unwrap();
+        std::fs::write(file(), "written by a test").unwrap();
+        store.keep("acme", values(10));
+        assert_eq!(std::fs::read_to_string(file()).unwrap(), "written by a test");
+        store.keep("acme", values(11));
+        assert_ne!(std::fs::read_to_string(file()).unwrap(), "written by a test");
+    }
+}

@@ -384,3 +384,30 @@ fn the_guest_of_the_sdk_counts_and_ticks() {
     assert_eq!(sums(&effects), ["records: 1, 3"]);
     assert_eq!(plugin.tick(&tenant("acme"), NOW, &[window("records", &[3.0])]), Ok(Effects::default()));
 }
+
+#[test]
+fn the_plugin_of_the_authors_guide_fires_and_resolves() {
+    let plugin = sandbox().load_bytes(&settings("{}"), artifacts::guest("first-alert").unwrap()).unwrap();
+    // Of severity 9.
+    assert_eq!(plugin.process(piece(&["a"]), None, NOW).result, Ok(Effects::default()));
+    let errors = |service: &str, number: f64| window(service, &[number]);
+    let closed = [errors("cart", 10.0), errors("shop", 4.0), errors("web", 11.0), window("idle", &[])];
+    let effects = plugin.tick(&tenant("acme"), NOW, &closed).unwrap();
+    assert_eq!(alerts(&effects), ["errors/cart-", "errors/idle-", "errors/shop-", "errors/web+11"]);
+}
+
+#[test]
+fn the_plugin_of_the_authors_guide_counts_errors_by_service() {
+    let plugin = sandbox().load_bytes(&settings("{}"), artifacts::guest("first-alert").unwrap()).unwrap();
+    let mut request = ExportLogsServiceRequest::default();
+    for (service, severities) in [("shop", [17, 9, 21]), ("cart", [1, 2, 16]), ("shop", [18, 0, 0])] {
+        let record = |severity: &i32| LogRecord { severity_number: *severity, ..Default::default() };
+        let scope = ScopeLogs { log_records: severities.iter().map(record).collect(), ..Default::default() };
+        let resource = resource(&[("service.name", service)]);
+        request.resource_logs.push(ResourceLogs { resource, scope_logs: vec![scope], ..Default::default() });
+    }
+    let request = Request::check(Signal::Logs, request.encode_to_vec().into()).unwrap();
+    let stream = Stream { tenant: tenant("acme"), project: ProjectId::default_project() };
+    let piece = only_piece(&request.batch(stream, &[0, 1, 2]));
+    assert_eq!(sums(&plugin.process(piece, None, NOW).result.unwrap()), ["shop: 2, 3"]);
+}

@@ -49,7 +49,7 @@ async fn an_entry_of_the_next_day_goes_into_the_next_folder() {
     for day in ["2025-11-24", "2025-11-25", "2025-11-26", "2025-11-27", "2025-11-28"] {
         assert!(folder.join(day).is_dir(), "{day}");
     }
-    let Store::Embedded(embedded) = &world.streams.store;
+    let Store::Embedded(embedded) = &world.streams.store else { unreachable!() };
     assert_eq!(embedded.open_days(), 3);
 }
 
@@ -77,7 +77,7 @@ async fn retention_removes_whole_days_and_nothing_younger() {
 #[tokio::test]
 async fn a_database_that_failed_is_opened_again_and_written_again() {
     let world = World::new();
-    let Store::Embedded(embedded) = &world.streams.store;
+    let Store::Embedded(embedded) = &world.streams.store else { unreachable!() };
     embedded.fail(2);
     let writes: Vec<Write> =
         (1..=4).flat_map(|number| first_send(&entry(&acme(), number, 1, NOON))).collect();

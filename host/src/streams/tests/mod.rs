@@ -2,6 +2,7 @@
 
 mod embedded;
 mod race;
+mod real;
 mod store;
 mod tail;
 
@@ -64,6 +65,9 @@ fn first_send(entry: &Arc<Entry>) -> Vec<Write> {
 fn resend(entry: &Arc<Entry>) -> Vec<Write> {
     vec![Write { entry: entry.clone(), is_resend: true }]
 }
+
+/// More than is shown at once; every page of a server without indexes is a scan of all.
+const LARGE_RECORDS: u32 = 10_000;
 
 struct World {
     streams: Arc<Streams>,

@@ -221,14 +221,14 @@ async fn a_viewer_of_a_silent_stream_hears_that_the_line_is_alive() {
 async fn a_large_entry_is_shown_in_parts_and_stored_whole() {
     let world = World::new();
     let mut tail = world.tail(None);
-    let large = entry(&acme(), 0, 10_000, NOON);
+    let large = entry(&acme(), 0, LARGE_RECORDS, NOON);
     world.commit(&large).await;
-    let all = numbers(0, 10_000);
-    assert_eq!(lines(&mut tail, 10_000).await.0, all);
+    let (count, all) = (LARGE_RECORDS as usize, numbers(0, LARGE_RECORDS));
+    assert_eq!(lines(&mut tail, count).await.0, all);
     let query = History { limit: 10_000, ..History::default() };
     assert_eq!(world.history(&acme(), query).await, all);
     let mut again = world.tail(Some(&Position::at(0).text()));
-    assert_eq!(lines(&mut again, 10_000).await.0, all);
+    assert_eq!(lines(&mut again, count).await.0, all);
 }
 
 #[tokio::test]

@@ -1,0 +1,94 @@
+//! The people of the story: addresses and card numbers that must be nowhere in the end.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The host of every address; nothing else in the story has it in its name.
+const HOST: &str = "people.example";
+
+/// The first digits of every card, in the three ways people write them.
+const CARDS: [&str; 3] = ["453951", "4539 51", "4539-51"];
+
+/// What would show that somebody's data was kept.
+pub fn needles() -> [&'static str; 4] {
+    [HOST, CARDS[0], CARDS[1], CARDS[2]]
+}
+
+pub fn address(of: &str, number: usize) -> String {
+    format!("{of}.{number}@{HOST}")
+}
+
+/// A number that every check of a card passes, written as people do: with nothing, spaces or hyphens between.
+pub fn card(number: usize) -> String {
+    let head = format!("{}{number:09}", CARDS[0]);
+    let digits = format!("{head}{}", check_digit(&head));
+    match number % 3 {
+        0 => digits,
+        1 => in_fours(&digits, " "),
+        _ => in_fours(&digits, "-"),
+    }
+}
+
+fn in_fours(digits: &str, between: &str) -> String {
+    let fours: Vec<&str> = (0..4).map(|at| &digits[at * 4..at * 4 + 4]).collect();
+    fours.join(between)
+}
+
+/// By Luhn: from the right every second digit counts twice.
+fn check_digit(head: &str) -> u32 {
+    let weighed = head.bytes().rev().enumerate().map(|(at, digit)| {
+        let digit = u32::from(digit - b'0') * if at % 2 == 0 { 2 } else { 1 };
+        digit / 10 + digit % 10
+    });
+    (10 - weighed.sum::<u32>() % 10) % 10
+}
+
+/// Fails if the text has anybody's address or card.
+pub fn assert_nobody_in(what: &str, text: &str) {
+    for needle in needles() {
+        if let Some(at) = text.find(needle) {
+            let around: String =
+                text[..at].chars().rev().take(100).collect::<Vec<_>>().into_iter().rev().collect();
+            panic!("{what} has somebody's data: {around}{needle}…");
+        }
+    }
+}
+
+/// The files under the folder that have one of the words, by their bytes.
+pub fn files_with(folder: &Path, words: &[&str]) -> Vec<String> {
+    let mut grep = Command::new("grep");
+    grep.args(["--recursive", "--files-with-matches", "--text", "--fixed-strings"]);
+    words.iter().for_each(|word| {
+        grep.args(["-e", word]);
+    });
+    let output = grep.arg(folder).env("LC_ALL", "C").output().unwrap();
+    // A file may go away while it is read; what cannot be read otherwise would make the search vacuous.
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said: Vec<&str> = said.lines().filter(|line| !line.contains("No such file")).collect();
+    assert!(said.is_empty(), "the search in {}: {said:?}", folder.display());
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_cards_of_the_story_are_cards() {
+    // Known to be right: 4539 1488 0343 6467.
+    assert_eq!(check_digit("453914880343646"), 7);
+    assert_eq!(card(0).len(), 16);
+    assert_eq!(card(1).split(' ').map(str::len).collect::<Vec<_>>(), [4; 4]);
+    for number in 0..3 {
+        assert!(needles()[1..].iter().any(|needle| card(number).contains(needle)), "{}", card(number));
+    }
+}
+
+#[test]
+fn the_search_finds_a_word_among_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("deep")).unwrap();
+    std::fs::write(
+        folder.path().join("deep/file"),
+        [b"\0\xff\n", address("ada", 1).as_bytes(), b"\0"].concat(),
+    )
+    .unwrap();
+    assert_eq!(files_with(folder.path(), &needles()).len(), 1);
+    assert_eq!(files_with(folder.path(), &["globex"]), Vec::<String>::new());
+}
