@@ -23,7 +23,7 @@ pub(crate) fn threshold(state: &str) -> Option<u64> {
 pub(crate) fn with_threshold(state: &str, threshold: u64) -> Option<String> {
     let mut value = format!("th:{}", threshold::encode(threshold));
     for sub_key in members(state).find_map(ours).into_iter().flat_map(sub_keys) {
-        if !sub_key.starts_with("th:") {
+        if !is_threshold(sub_key) {
             value.push(';');
             value.push_str(sub_key);
         }
@@ -37,6 +37,24 @@ pub(crate) fn with_threshold(state: &str, threshold: u64) -> Option<String> {
         written.push_str(member);
     }
     Some(written)
+}
+
+/// The trace state without a threshold: how many spans this one stands for is not known. `rv` and all else stay.
+///
+/// `None` if there is no threshold.
+pub(crate) fn without_threshold(state: &str) -> Option<String> {
+    let value = members(state).find_map(ours)?;
+    if !sub_keys(value).any(is_threshold) {
+        return None;
+    }
+    let rest: Vec<&str> = sub_keys(value).filter(|sub_key| !is_threshold(sub_key)).collect();
+    let rest = Some(format!("ot={}", rest.join(";"))).filter(|member| member != "ot=");
+    let others = members(state).filter(|member| ours(member).is_none()).map(str::to_owned);
+    Some(rest.into_iter().chain(others).collect::<Vec<_>>().join(","))
+}
+
+fn is_threshold(sub_key: &str) -> bool {
+    sub_key.starts_with("th:")
 }
 
 fn members(state: &str) -> impl Iterator<Item = &str> {
@@ -91,6 +109,22 @@ mod tests {
             let written = with_threshold(state, HALF).unwrap();
             assert_eq!(written, expected, "{state:?}");
             assert_eq!(threshold(&written), Some(HALF));
+        }
+    }
+
+    #[test]
+    fn without_a_threshold_all_else_stays() {
+        let cases = [
+            ("", None),
+            ("ot=rv:0123456789abcd", None),
+            ("vendor=th:8", None),
+            ("ot=th:8", Some("")),
+            ("ot=th:8;rv:0123456789abcd", Some("ot=rv:0123456789abcd")),
+            ("a=1, ot=x:1;th:8;th:4 ,b=2", Some("ot=x:1,a=1,b=2")),
+            ("a=1,ot=th:8", Some("a=1")),
+        ];
+        for (state, expected) in cases {
+            assert_eq!(without_threshold(state).as_deref(), expected, "{state:?}");
         }
     }
 
