@@ -4,10 +4,12 @@
 //! and says so; it is never skipped.
 
 mod jaeger;
+mod mongo;
+mod prometheus;
 mod sdks;
+pub mod servers;
 mod story;
 mod telegram;
-pub mod servers;
 
 use std::path::PathBuf;
 

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use trommel::alerts::{Alerts, ChannelKind, ChannelSettings, Raised, Route, Settings, Severity, What, telegram};
+use trommel::alerts::{
+    Alerts, ChannelKind, ChannelSettings, Raised, Route, Settings, Severity, What, telegram,
+};
 use trommel::batch::TenantId;
 use trommel::net::tls;
 use trommel::telemetry::{Metrics, Secret};
@@ -85,7 +87,8 @@ async fn a_hundred_thousand_errors_are_one_telegram_message_that_is_edited_and_r
     (0..99_999).for_each(|_| raise(fire(1)));
     eventually("the message grows", text("× 100,000 in")).await;
     raise(What::Resolve { key: "errors:shop".into() });
-    eventually("the message is resolved", text("✅ <b>Resolved: errors in &lt;shop&gt; &amp; till</b>")).await;
+    eventually("the message is resolved", text("✅ <b>Resolved: errors in &lt;shop&gt; &amp; till</b>"))
+        .await;
     stop.cancel();
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
