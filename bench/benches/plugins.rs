@@ -10,6 +10,9 @@ mod card;
 #[allow(dead_code, reason = "the plugin's own patterns; not all of them are asked here")]
 #[path = "../../plugins/redact/src/patterns.rs"]
 mod patterns;
+#[allow(dead_code, reason = "the plugin's own templates; not all of them are asked here")]
+#[path = "../../plugins/anomaly/src/signature.rs"]
+mod signature;
 
 use bench::Shape;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -190,6 +193,23 @@ fn enrich(call: &mut Call) {
     call.set_text_attribute(Level::Resource, "region", &column);
 }
 
+/// Counts by resource, and looks at the first errors of each, as the plugin does before it has learned them.
+fn anomaly(call: &mut Call) {
+    let severities = call.severities().expect("a column");
+    let names = call.text_attribute(Level::Resource, "service.name").expect("a column");
+    let resources = call.parents(Level::Item, Level::Resource).expect("a column");
+    let mut counts = vec![0; call.rows(Level::Resource) as usize];
+    let errors = (0..).zip(&severities).filter(|(_, severity)| **severity >= 17).map(|(row, _)| row);
+    let errors: Vec<u32> = errors.collect();
+    resources.iter().for_each(|resource| counts[*resource as usize] += 1);
+    let rows = call.text_rows(Places::BODY).expect("a column");
+    let types = call.text_attribute(Level::Item, "exception.type").expect("a column");
+    let bodies = call.texts(Places::BODY).expect("texts");
+    let first = errors.iter().take(32).filter_map(|row| rows.binary_search(row).ok());
+    let hashes = first.map(|at| signature::Signature::of("", bodies.bytes(at)).hash);
+    black_box((names, counts, types, hashes.fold(0, u64::wrapping_add)));
+}
+
 fn bench(criterion: &mut Criterion) {
     let sandbox = Sandbox::open(None, Metrics::new()).expect("the sandbox starts");
     let mut group = criterion.benchmark_group("512 records");
@@ -224,6 +244,11 @@ fn bench(criterion: &mut Criterion) {
     let adding = plugin(&sandbox, "enrich", ENRICH);
     side("enrich one resource attribute, plugin", &|pieces| through(&[&adding], pieces));
     side("enrich one resource attribute, native", &|pieces| natively(&enrich, pieces));
+
+    let watching = plugin(&sandbox, "anomaly", "{}");
+    side("anomaly, plugin", &|pieces| through(&[&watching], pieces));
+    side("anomaly, native", &|pieces| natively(&anomaly, pieces));
+    side("redact + anomaly, plugins", &|pieces| through(&[&three, &watching], pieces));
 
     side("redact + sample + enrich, plugins", &|pieces| through(&[&three, &deciding, &adding], pieces));
     side("redact + sample + enrich, native", &|pieces| {

@@ -52,6 +52,11 @@ const THREE: &str = r#"redact: { module: "builtin:redact", config: { patterns: [
 const ALL_PATTERNS: &str = r#"redact: { module: "builtin:redact", config: { patterns: [private_key, token, jwt, email, card, ipv6, ipv4, phone] } }
   sample: { module: "builtin:sample", config: { ratio: 1.0 } }
   enrich: { module: "builtin:enrich", config: { rules: [{ set: { region: eu-1 } }] } }"#;
+const ANOMALY: &str = r#"anomaly: { module: "builtin:anomaly" }"#;
+const FOUR: &str = r#"redact: { module: "builtin:redact", config: { patterns: [email, card, token] } }
+  anomaly: { module: "builtin:anomaly" }
+  sample: { module: "builtin:sample", config: { ratio: 1.0 } }
+  enrich: { module: "builtin:enrich", config: { rules: [{ set: { region: eu-1 } }] } }"#;
 const USUAL: &str = "";
 /// The least room that takes bodies of 16 MiB.
 const TINY: &str = "memory: { room: 128MiB }\n";
@@ -75,7 +80,9 @@ const GROUPS: [Group; 5] = [
             floor("floor, 1 MiB frames", &["--large-frames"]),
             trommel("no plugins", NOTHING, &[]),
             trommel("no plugins, tenant.id sent", NOTHING, &["--with-tenant"]),
+            trommel("anomaly alone", ANOMALY, &[]),
             trommel("redact + sample + enrich", THREE, &[]),
+            trommel("redact + anomaly + sample + enrich", FOUR, &[]),
             trommel("redact with all patterns + sample + enrich", ALL_PATTERNS, &[]),
         ],
     },
@@ -89,6 +96,7 @@ const GROUPS: [Group; 5] = [
             floor("floor, 1 MiB frames", &["--large-frames"]),
             trommel("no plugins", NOTHING, &[]),
             trommel("redact + sample + enrich", THREE, &[]),
+            trommel("redact + anomaly + sample + enrich", FOUR, &[]),
         ],
     },
     Group {

@@ -7,6 +7,7 @@ mod world;
 
 mod tidy;
 
+mod anomaly;
 mod bad_input;
 mod command;
 mod console;

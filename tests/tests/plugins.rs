@@ -559,6 +559,47 @@ mod sample {
     }
 
     #[test]
+    fn a_service_has_a_limit_over_all_batches_and_the_severe_ones_pass_first() {
+        let limits = json!({"per_second": 0.001, "burst": 30});
+        let plugin = load("sample", json!({"ratio": 0.5, "limits": {"noisy": limits}})).unwrap();
+        let all = || (0..100).map(|number| log(number, if number % 5 == 0 { 17 } else { 9 })).collect();
+        let input = Logs { resource_logs: vec![logs_of("noisy", all()), logs_of("web", all())] };
+        let severities = |kept: &Logs, service: usize| -> Vec<i32> {
+            let of = kept.resource_logs.get(service).map(|of| &of.scope_logs[0].log_records);
+            of.into_iter().flatten().map(|record| record.severity_number).collect()
+        };
+        let (kept, _) = run(&plugin, &input);
+        let noisy = severities(&kept, 0);
+        assert_eq!((noisy.len(), noisy.iter().filter(|severity| **severity == 17).count()), (30, 20));
+        let by_ratio = severities(&kept, 1).len();
+        assert!((45..75).contains(&by_ratio), "{by_ratio}");
+        // The bucket is empty.
+        let (kept, _) = run(&plugin, &input);
+        assert_eq!((kept.resource_logs.len(), severities(&kept, 0).len()), (1, by_ratio));
+    }
+
+    #[test]
+    fn spans_that_passed_a_limit_keep_rv_and_lose_th() {
+        let limit = json!({"per_second": 0.001, "burst": 2});
+        let plugin = load("sample", json!({"ratio": 0.5, "limit": limit})).unwrap();
+        let states = [
+            "ot=rv:7fffffffffffff",
+            "ot=th:c;rv:f0000000000000",
+            "ot=rv:e0000000000000,w=2",
+            "ot=rv:fffffffffffff0,v=1",
+        ];
+        let of =
+            |states: &[&str]| traces((0..).zip(states).map(|(number, state)| span(number, state)).collect());
+        let (kept, _) = run(&plugin, &of(&states));
+        let found: Vec<&str> = spans(&kept).iter().map(|span| span.trace_state.as_str()).collect();
+        assert_eq!(found, ["ot=rv:f0000000000000", "ot=rv:fffffffffffff0,v=1"]);
+        // Where nothing was cut, nothing is unknown.
+        let fresh = load("sample", json!({"ratio": 0.5, "limit": limit})).unwrap();
+        let (kept, _) = run(&fresh, &of(&states[..2]));
+        assert_eq!(spans(&kept)[0].trace_state, "ot=th:c;rv:f0000000000000");
+    }
+
+    #[test]
     fn keeping_all_changes_no_byte() {
         let plugin = load("sample", json!({})).unwrap();
         let input = traces((0..100).map(|number| span(number, "ot=th:8")).collect());
