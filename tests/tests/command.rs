@@ -105,6 +105,7 @@ signals  logs
 reads    severity
 writes   drop
 needs    nothing
+windows  none
 
 To grant what it asks for:
 
@@ -115,6 +116,9 @@ plugins:
 "
     );
     assert_eq!(printed, expected);
+    std::fs::write(&file, artifacts::guest("first-alert").unwrap()).unwrap();
+    let (_, printed, _) = trommel(&["plugin", "inspect"], &file);
+    assert!(printed.contains("\nneeds    series, alerts\nwindows  10 s\n\nTo grant"), "{printed}");
     std::fs::write(&file, "no component").unwrap();
     let (code, printed, said) = trommel(&["plugin", "inspect"], &file);
     assert_eq!((code, printed.as_str()), (Some(2), ""));

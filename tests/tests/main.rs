@@ -11,6 +11,7 @@ mod bad_input;
 mod command;
 mod console;
 mod deliver;
+mod effects;
 mod examples;
 mod full_disk;
 mod hostile;

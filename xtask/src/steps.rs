@@ -32,12 +32,28 @@ pub(crate) fn test() -> Result<()> {
     let found: Vec<(&str, String)> =
         installed.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
     let found: Vec<(&str, &str)> = found.iter().map(|(name, path)| (*name, path.as_str())).collect();
+    clock.step("streams in MongoDB", || streams_in_mongodb(&found))?;
     clock.step("real servers and SDKs", || {
         cargo(&["test", "--package", "tests", "--locked", "--", "real::", "--test-threads", "2"], &found)
     })?;
     clock.step("fuzz", || fuzz(60))?;
     clock.report();
     Ok(())
+}
+
+/// The suite of the stores against FerretDB, and once more against the server of whoever has one: what FerretDB and
+/// mongo-java-server prove nothing about (clustered collections, majority, roles) only a MongoDB does.
+fn streams_in_mongodb(found: &[(&str, &str)]) -> Result<()> {
+    const SUITE: [&str; 8] =
+        ["test", "--package", "trommel", "--lib", "--locked", "--", "real::", "--test-threads=2"];
+    cargo(&SUITE, &[found, &[("MONGODB_URI", "")]].concat())?;
+    match std::env::var("MONGODB_URI") {
+        Ok(uri) if !uri.is_empty() => {
+            say("and against the server of MONGODB_URI …");
+            cargo(&SUITE, found)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The bundled plugins, the SDK and the tests' guests, checked as programs of the machine they are built on.

@@ -456,3 +456,72 @@ proptest! {
         prop_assert_eq!(world.journal.ledger.snapshot().unaccounted(), []);
     }
 }
+
+/// What takes effect with a frame: notes the first record of its commit.
+fn noting(notes: &Arc<std::sync::Mutex<Vec<u64>>>) -> Option<After> {
+    let notes = notes.clone();
+    Some(Box::new(move |committed: Committed| notes.lock().unwrap().push(committed.first)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn frames_take_effect_in_commit_order() {
+    let world = Arc::new(world(1 << 20, &["a"]));
+    let notes = Arc::default();
+    let mut committers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (world, notes) = (world.clone(), Arc::clone(&notes));
+        committers.spawn(async move {
+            for _ in 0..500 {
+                let parts = vec![part("t", 3, 1, &[FIRST])];
+                let pending = world.journal.ledger.receive(&tenant("t"), Signal::Logs, 3);
+                let settled = vec![(pending, Outcome { acknowledged: 3, ..Outcome::default() })];
+                let frame = Frame { settled, parts, after: noting(&notes) };
+                world.journal.commit(frame).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = committers.join_next().await {
+        done.unwrap();
+    }
+    let notes = notes.lock().unwrap();
+    assert!(notes.iter().copied().eq((0..4_000).map(|at| 1 + at * 3)), "{notes:?}");
+    world.table();
+}
+
+#[tokio::test]
+async fn a_frame_that_is_refused_takes_no_effect() {
+    let world = world(1 << 20, &["a"]);
+    let notes = Arc::default();
+    world.journal.close();
+    let frame = Frame { after: noting(&notes), ..Frame::default() };
+    assert_eq!(world.journal.commit(frame).await, Err(CommitRefused::Stopping));
+    assert!(notes.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_panic_in_what_takes_effect_costs_neither_the_frame_nor_the_journal() {
+    let world = world(1 << 20, &["a"]);
+    let waits = world.journal.cursor(FIRST);
+    let parts = vec![part("t", 3, 1, &[FIRST])];
+    let pending = world.journal.ledger.receive(&tenant("t"), Signal::Logs, 3);
+    let settled = vec![(pending, Outcome { acknowledged: 3, ..Outcome::default() })];
+    let frame = Frame { settled, parts, after: Some(Box::new(|_| panic!("on purpose"))) };
+    assert_eq!(world.journal.commit(frame).await.map(|committed| committed.records), Ok(3));
+    assert_eq!(waits.try_next(ALL).len(), 1);
+    let notes = Arc::default();
+    let frame = Frame { after: noting(&notes), ..Frame::default() };
+    world.journal.commit(frame).await.unwrap();
+    assert_eq!(*notes.lock().unwrap(), [4]);
+    assert_eq!(world.journal.between_commits(|time_ms| time_ms), 1_000);
+}
+
+#[tokio::test]
+async fn no_later_frame_has_an_earlier_time_than_what_happened_before_it() {
+    let world = world(1 << 20, &["a"]);
+    world.now_ms.store(5_000, Ordering::Relaxed);
+    assert_eq!(world.journal.between_commits(|time_ms| time_ms), 5_000);
+    world.now_ms.store(2_000, Ordering::Relaxed);
+    assert_eq!(world.journal.between_commits(|time_ms| time_ms), 5_000);
+    let committed = world.commit(vec![part("t", 1, 1, &[FIRST])]).await.unwrap();
+    assert_eq!(committed.time_ms, 5_000);
+}

@@ -1,9 +1,10 @@
 //! The plugins of a pipeline, called piece by piece.
 
+use super::left::Left;
 use super::tally::Tally;
 use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId};
 use crate::journal::Reason;
-use crate::sandbox::{Effects, Module, OnFailure, Plugin};
+use crate::sandbox::{Module, OnFailure, Plugin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -195,35 +196,6 @@ fn wrong_identities(piece: Piece, keys: &IdentityKeys) -> (Piece, u32) {
     }
     let wrong = is_wrong.into_iter().filter(|wrong| *wrong).count();
     (call.abort(), wrong as u32)
-}
-
-/// What a plugin left beside its edits, for one tenant.
-#[derive(Debug)]
-pub(super) struct Left {
-    pub(super) plugin: String,
-    pub(super) tenant: TenantId,
-    pub(super) effects: Effects,
-    /// Identity attributes of resources that it changed; they are put right after the chain.
-    pub(super) forged: u32,
-    /// Records that it failed on and that passed.
-    pub(super) failed: u64,
-    /// Records that passed it by, since it is not loaded.
-    pub(super) not_loaded: u64,
-}
-
-impl Left {
-    pub(super) fn of(plugin: &str, tenant: &TenantId) -> Left {
-        let (plugin, tenant) = (plugin.to_owned(), tenant.clone());
-        Left { plugin, tenant, effects: Effects::default(), forged: 0, failed: 0, not_loaded: 0 }
-    }
-
-    /// Adds what it left of a later piece of the same batch.
-    pub(super) fn merge(&mut self, later: Left) {
-        self.effects.merge(later.effects);
-        self.forged += later.forged;
-        self.failed += later.failed;
-        self.not_loaded += later.not_loaded;
-    }
 }
 
 /// Records of a piece around one run.

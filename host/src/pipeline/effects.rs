@@ -1,6 +1,6 @@
 //! What plugins left, once the request they worked on is committed: counts, series, alerts.
 
-use super::chain::Left;
+use super::left::Left;
 use super::series::{OTHERS, Series};
 use crate::alerts::{Alerts, Raised, Severity, What};
 use crate::sandbox::{AlertEffect, AlertSeverity};
@@ -52,6 +52,10 @@ impl Consequences {
             if records > 0 {
                 self.metrics.process_passed.get_or_create(&labels(reason)).inc_by(records);
             }
+        }
+        if left.refused_alerts > 0 {
+            let labels = vec![("plugin", left.plugin.clone()), ("what", "alerts".to_owned())];
+            self.metrics.process_refused.get_or_create(&labels).inc_by(left.refused_alerts);
         }
         if left.forged > 0 {
             let labels = vec![("plugin", left.plugin.clone())];

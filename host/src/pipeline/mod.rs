@@ -6,6 +6,7 @@
 mod chain;
 pub mod deliver;
 mod effects;
+mod left;
 mod route;
 mod series;
 mod submit;

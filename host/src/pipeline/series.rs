@@ -377,7 +377,8 @@ mod tests {
         for at in 0..100 {
             series.take("p", &tenant(&format!("t{at}")), 100_000);
         }
-        assert_eq!((lock(&of_plugin).bytes, lock(&of_plugin).tenants.len()), (0, 0));
+        let of_plugin = lock(&of_plugin);
+        assert_eq!((of_plugin.bytes, of_plugin.tenants.len()), (0, 0));
     }
 
     #[test]

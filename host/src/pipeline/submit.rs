@@ -201,7 +201,8 @@ impl Pipeline {
     }
 
     async fn commit(&self, made: Made) -> Result<Receipt, Refusal> {
-        let Made { tally, parts, left, uncallable, .. } = made;
+        let Made { tally, parts, left, uncallable } = made;
+        let left = left.into_all();
         if let Some(name) = uncallable.filter(|_| !tally.is_anything_acknowledged()) {
             tally.refuse_all("plugin_not_loaded");
             return Err(Refusal::Plugin { name, after: self.shared.come_back() });

@@ -6,7 +6,7 @@
 //! would look like silence.
 
 use super::Pipeline;
-use super::chain::Left;
+use super::left::Left;
 use super::submit::Shared;
 use crate::batch::TenantId;
 use crate::sandbox::Plugin;
@@ -48,14 +48,14 @@ impl Pipeline {
 
 /// The plugins that are given windows now.
 #[derive(Debug, Default)]
-struct Rounds {
-    running: JoinSet<()>,
+pub(super) struct Rounds {
+    pub(super) running: JoinSet<()>,
     plugins: HashMap<Id, String>,
 }
 
 impl Rounds {
     /// For every plugin whose last round has ended.
-    fn begin(&mut self, shared: &Arc<Shared>) {
+    pub(super) fn begin(&mut self, shared: &Arc<Shared>) {
         for plugin in &shared.snapshot.load().ticking {
             if self.plugins.values().all(|running| running != plugin.name()) {
                 let begun = self.running.spawn(round(shared.clone(), plugin.clone()));
@@ -64,7 +64,7 @@ impl Rounds {
         }
     }
 
-    fn end(&mut self, ended: Result<Id, tokio::task::JoinError>) {
+    pub(super) fn end(&mut self, ended: Result<Id, tokio::task::JoinError>) {
         let id = ended.unwrap_or_else(|error| error.id());
         self.plugins.remove(&id);
     }

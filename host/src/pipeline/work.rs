@@ -4,7 +4,8 @@
 //! them and let another tenant's go first.
 
 use super::Refusal;
-use super::chain::{self, Chain, Left, Missing};
+use super::chain::{self, Chain, Missing};
+use super::left::Leavings;
 use super::route::Plan;
 use super::submit::Shared;
 use super::tally::Tally;
@@ -60,10 +61,7 @@ pub(super) struct Work {
 pub(super) struct Made {
     pub(super) tally: Tally,
     pub(super) parts: Vec<FramePart>,
-    /// In the order of the batches, and within one in the order of its plugins.
-    pub(super) left: Vec<Left>,
-    /// Where the batch at hand begins in `left`.
-    left_before: usize,
+    pub(super) left: Leavings,
     /// Records of batches whose plugin cannot be called, and the first such plugin.
     pub(super) uncallable: Option<String>,
 }
@@ -89,13 +87,14 @@ impl Work {
         let body = request.bytes.clone();
         let admitted = shared.tenants.admit(request, caller, shared.settings.record_bytes_max);
         let tally = Tally::open(&shared.journal.ledger, signal, &admitted);
+        let left = Leavings::new(body.len());
         Ok(Work {
             shared: shared.clone(),
             snapshot: shared.snapshot.load_full(),
             body,
             waiting: admitted.parts.into(),
             at: None,
-            made: Made { tally, parts: Vec::new(), left: Vec::new(), left_before: 0, uncallable: None },
+            made: Made { tally, parts: Vec::new(), left, uncallable: None },
         })
     }
 
@@ -150,14 +149,14 @@ impl Work {
         if records == 0 {
             return;
         }
-        self.made.left_before = self.made.left.len();
+        self.made.left.begin_batch();
         let Some(way) = self.snapshot.way(batch.signal, &tenant) else {
             self.made.tally.outcome(&tenant).unrouted += records;
             return;
         };
         match self.snapshot.ways[way].chain.missing() {
             Missing::Nothing => {
-                self.keep(self.snapshot.ways[way].chain.pass_by(records, &tenant));
+                self.made.left.keep(self.snapshot.ways[way].chain.pass_by(records, &tenant));
                 self.enter(way, batch);
             }
             Missing::Refuse { name } => {
@@ -189,7 +188,7 @@ impl Work {
             let keys = &self.shared.settings.identity;
             let (piece, left) = chain.run(piece, now_ns, tenant, keys, &mut self.made.tally);
             at.done.push(piece);
-            self.keep(left);
+            self.made.left.keep(left);
         }
         if !at.waiting.is_empty() {
             self.at = Some(at);
@@ -200,20 +199,10 @@ impl Work {
         self.route(at.way, written);
     }
 
-    /// One entry per plugin and batch, however many pieces there are.
-    fn keep(&mut self, left: Vec<Left>) {
-        for later in left {
-            match self.made.left[self.made.left_before..].iter_mut().find(|known| known.plugin == later.plugin) {
-                Some(known) => known.merge(later),
-                None => self.made.left.push(later),
-            }
-        }
-    }
-
     /// Each plugin's part is counted with its effects. One that only doubled an attribute is not seen to be wrong in its
     /// turn: then all of the chain are named.
     fn count_restored(&self, restored: u32, way: usize) {
-        if restored > 0 && self.made.left[self.made.left_before..].iter().all(|left| left.forged == 0) {
+        if restored > 0 && !self.made.left.is_any_forged() {
             let plugin = self.snapshot.ways[way].chain.names().join(",");
             let family = &self.shared.metrics.process_restored;
             family.get_or_create(&vec![("plugin", plugin)]).inc_by(restored.into());

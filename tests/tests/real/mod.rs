@@ -4,9 +4,12 @@
 //! and says so; it is never skipped.
 
 mod jaeger;
+mod mongo;
+mod prometheus;
 mod sdks;
 pub mod servers;
 mod story;
+mod telegram;
 
 use std::path::PathBuf;
 

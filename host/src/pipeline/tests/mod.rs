@@ -1,5 +1,6 @@
 //! Requests on their way to the journal, without a plugin that is loaded.
 
+mod effects;
 mod plugins;
 
 use super::*;
@@ -48,6 +49,17 @@ fn credentials() -> Vec<Credential> {
 }
 
 pub(super) fn world(pipelines: Vec<PipelineSettings>, slots: &[Slot], sinks: &[&str]) -> World {
+    world_with(pipelines, slots, sinks, 2, system_clock())
+}
+
+/// With so many workers, on this clock.
+fn world_with(
+    pipelines: Vec<PipelineSettings>,
+    slots: &[Slot],
+    sinks: &[&str],
+    workers: usize,
+    clock: journal::Clock,
+) -> World {
     let metrics = Metrics::new();
     let settings = tenants::Settings {
         attributes: keys(),
@@ -61,14 +73,14 @@ pub(super) fn world(pipelines: Vec<PipelineSettings>, slots: &[Slot], sinks: &[&
     let tenants = Tenants::open(settings, metrics.clone()).unwrap();
     let sinks: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     let memory = journal::Settings::Memory { bytes_max: 64 << 20 };
-    let journal = Journal::open(&memory, &sinks, system_clock(), &metrics);
-    let settings = Settings { record_bytes_max: 10_000, ..Settings::new(pipelines, keys()) };
+    let journal = Journal::open(&memory, &sinks, clock.clone(), &metrics);
+    let settings = Settings { workers, record_bytes_max: 10_000, ..Settings::new(pipelines, keys()) };
     let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
     let around = Surroundings {
         tenants: tenants.clone(),
         journal: journal.clone(),
         alerts: alerts.clone(),
-        clock: system_clock(),
+        clock,
         metrics: metrics.clone(),
     };
     let pipeline = Pipeline::open(settings, slots, sinks, around).unwrap();

@@ -27,7 +27,7 @@ fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sa
     }
 }
 
-fn slot(name: &str, guest: &str, config: &str, on_failure: OnFailure) -> Slot {
+pub(super) fn slot(name: &str, guest: &str, config: &str, on_failure: OnFailure) -> Slot {
     let settings = settings(name, guest, config, on_failure);
     let plugin = sandbox().load_bytes(&settings, artifacts::guest(guest).unwrap()).unwrap();
     Slot { name: name.into(), is_guard: false, on_failure, plugin: Some(plugin) }
@@ -179,8 +179,8 @@ async fn records_that_pass_a_plugin_that_is_not_loaded_are_counted() {
 
 #[test]
 fn a_plugin_may_count_under_so_many_names_and_no_more() {
-    use crate::pipeline::chain::Left;
     use crate::pipeline::effects::Consequences;
+    use crate::pipeline::left::Left;
     let metrics = Metrics::new();
     let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
     let shown = Consequences::new(alerts, metrics.clone());

@@ -37,7 +37,8 @@ impl State {
             return Ok(());
         }
         if what.key().is_empty() {
-            return Ok(self.note(format!("{name}: an alert has a key")));
+            let () = self.note(format!("{name}: an alert has a key"));
+            return Ok(());
         }
         if !self.raised.raise_within_call(what, &self.shared.mask) {
             self.left_out.alerts += 1;

@@ -22,7 +22,8 @@ impl wit::Host for State {
         }
         if keys.len() != values.len() {
             let (keys, values) = (keys.len(), values.len());
-            return Ok(self.note(format!("series.add-all: {keys} keys for {values} values")));
+            let () = self.note(format!("series.add-all: {keys} keys for {values} values"));
+            return Ok(());
         }
         for (key, value) in keys.into_iter().zip(values) {
             self.add_value(key, value);

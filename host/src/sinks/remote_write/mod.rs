@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use translate::{Place, Translated, translate};
+use translate::{Entries, Place, Translated, translate};
 use work::Work;
 
 /// Of a refusal's text only the kind is read.
@@ -143,11 +143,7 @@ impl RemoteWrite {
         Ok(sent)
     }
 
-    async fn translate(
-        &self,
-        entries: Arc<[(Arc<Entry>, bool)]>,
-        place: Place,
-    ) -> Result<Translated, SendError> {
+    async fn translate(&self, entries: Entries, place: Place) -> Result<Translated, SendError> {
         let settings = self.settings.clone();
         let bytes: usize = entries[place.entry..].iter().map(|(entry, _)| entry.bytes.len()).sum();
         off_executor(bytes, move || translate(&settings, &entries, place)).await

@@ -26,6 +26,9 @@ pub(super) const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 /// What any other NaN is sent as: one that looks like a stale marker must not become one.
 const NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0001);
 
+/// A delivery's entries, each with whether it was sent before.
+pub(super) type Entries = Arc<[(Arc<Entry>, bool)]>;
+
 /// Where the translation of a delivery stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {

@@ -179,7 +179,7 @@ fn put_number(out: &mut String, number: f64) {
     let size = number.abs();
     if number.is_infinite() {
         out.push_str(if number < 0.0 { "-Infinity" } else { "Infinity" });
-    } else if size != 0.0 && (size < 1e-6 || size >= 1e21) {
+    } else if size != 0.0 && !(1e-6..1e21).contains(&size) {
         let text = format!("{number:e}");
         // There a positive exponent has its sign.
         out.push_str(&if size >= 1e21 { text.replace('e', "e+") } else { text });

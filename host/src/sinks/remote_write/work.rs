@@ -13,7 +13,7 @@
 
 use super::answer::Refusal;
 use super::portion::{NO_RECORD, Portion};
-use super::translate::{Place, Translated};
+use super::translate::{Entries, Place, Translated};
 use crate::batch::Entry;
 use crate::sinks::{Sending, Sent};
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ const REFUSALS_MAX: u32 = 1000;
 #[derive(Debug, Default)]
 pub(super) struct Work {
     /// With whether each was sent before this work began.
-    entries: Arc<[(Arc<Entry>, bool)]>,
+    entries: Entries,
     /// Where the next portion begins.
     place: Option<Place>,
     portion: Arc<Portion>,
@@ -86,7 +86,7 @@ impl Work {
     }
 
     /// What is to be translated next, once [`Work::next`] has nothing; `None` if all is done.
-    pub(super) fn untranslated(&self) -> Option<(Arc<[(Arc<Entry>, bool)]>, Place)> {
+    pub(super) fn untranslated(&self) -> Option<(Entries, Place)> {
         self.place.map(|place| (self.entries.clone(), place))
     }
 
@@ -183,16 +183,16 @@ impl Work {
     fn refused_group(&mut self, group: Group, refusal: Refusal) {
         let Group { range, is_resend, is_probed } = group.clone();
         let records_end = self.portion.records_end;
-        if range.start < records_end && records_end < range.end {
-            self.push(records_end..range.end, is_resend, is_probed);
-            self.push(range.start..records_end, is_resend, is_probed);
-            return;
-        }
         if is_resend && !is_probed && refusal.is_there_already() {
-            let witnesses = self.witnesses(&range);
+            let witnesses = self.witnesses(range.start..range.end.min(records_end));
             if !witnesses.is_empty() {
                 return self.steps.push(Step::Probe { whole: range, witnesses });
             }
+        }
+        if range.start < records_end && records_end < range.end {
+            self.push(records_end..range.end, is_resend, true);
+            self.push(range.start..records_end, is_resend, true);
+            return;
         }
         self.halve(group, refusal);
     }
@@ -232,8 +232,8 @@ impl Work {
 
     /// Series that would be taken if they were not there: those with several samples. Of one with a single sample a
     /// receiver says "taken" in both cases.
-    fn witnesses(&self, range: &Range<usize>) -> Vec<Range<usize>> {
-        let several: Vec<_> = self.portion.runs(range.clone()).filter(|run| run.len() > 1).collect();
+    fn witnesses(&self, range: Range<usize>) -> Vec<Range<usize>> {
+        let several: Vec<_> = self.portion.runs(range).filter(|run| run.len() > 1).collect();
         let Some(last) = several.len().checked_sub(1) else { return Vec::new() };
         let mut at: Vec<usize> = (0..WITNESSES).map(|number| last * number / (WITNESSES - 1)).collect();
         at.dedup();

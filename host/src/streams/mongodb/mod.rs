@@ -18,8 +18,9 @@ mod write;
 pub use client::{check_database, check_uri};
 
 use super::lane::Hash;
+use super::record::{Walk, stream_hash};
 use super::store::{Found, Held, Scan, StoreError, Write, Written};
-use crate::batch::{ProjectId, Stream, TenantId};
+use crate::batch::{Entry, ProjectId, Stream, TenantId};
 use crate::net::backoff::{self, Backoff};
 use crate::telemetry::Secret;
 use ::mongodb::Database;
@@ -218,15 +219,21 @@ impl Inner {
         *noted = trouble;
     }
 
-    async fn in_time<T>(&self, reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    async fn in_time<T>(
+        &self,
+        reading: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         if self.is_closed.load(Ordering::SeqCst) {
             return Err(closed());
         }
-        timeout(READ_PATIENCE, reading).await.unwrap_or_else(|_| Err(failure("the server does not answer in time")))
+        timeout(READ_PATIENCE, reading)
+            .await
+            .unwrap_or_else(|_| Err(failure("the server does not answer in time")))
     }
 
     async fn run(&self, command: Document) -> Result<Document, Failed> {
-        let command = RawDocumentBuf::try_from(&command).map_err(|_| Failed::of(failure("a command that is no BSON")))?;
+        let command = RawDocumentBuf::try_from(&command)
+            .map_err(|_| Failed::of(failure("a command that is no BSON")))?;
         self.run_raw(command).await
     }
 
@@ -291,7 +298,10 @@ impl Inner {
             }
         }
         if !commands.too_large.is_empty() {
-            warn!(records = commands.too_large.len(), "records are larger than a document may be: they are not stored");
+            warn!(
+                records = commands.too_large.len(),
+                "records are larger than a document may be: they are not stored"
+            );
         }
         written.rejected.extend(commands.too_large.iter().map(|number| (*number, "document_too_large")));
         Ok(written)
@@ -379,7 +389,9 @@ impl Inner {
             let kept = doc! { "class": class, "last": { "$gte": date_of(oldest) } };
             let mut rows = collection.find(kept).await.map_err(told)?;
             while let Some(row) = rows.try_next().await.map_err(told)? {
-                let (Ok(tenant), Ok(project)) = (row.get_str("tenant"), row.get_str("project")) else { continue };
+                let (Ok(tenant), Ok(project)) = (row.get_str("tenant"), row.get_str("project")) else {
+                    continue;
+                };
                 if let (Ok(tenant), Ok(project)) = (TenantId::new(tenant), ProjectId::new(project)) {
                     known.insert(Stream { tenant, project });
                 }
@@ -420,6 +432,18 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Appends the documents of an entry of logs, one after another, as they are sent. For whoever measures that.
+pub fn put_documents(entry: &Entry, out: &mut Vec<u8>) {
+    let mut bson = bson::Bson(std::mem::take(out));
+    let mut writer = document::Writer::default();
+    writer.begin(&entry.stream);
+    let (hash, mut walk) = (stream_hash(&entry.stream), Walk::of(entry));
+    while let Some((at, spans)) = walk.next(&entry.bytes) {
+        writer.write(&mut bson, &entry.record_id(hash, at), &entry.bytes, &spans);
+    }
+    *out = bson.0;
 }
 
 /// A command that failed, and the server's number for it, if it was the server who refused.

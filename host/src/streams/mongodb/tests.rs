@@ -9,7 +9,9 @@ use crate::batch::{Entry, ProjectId, RecordId, Signal, Stream, TenantId};
 use mongodb::bson::{Document, RawDocumentBuf};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
@@ -72,10 +74,14 @@ fn pair(key: &str, value: Option<AnyValue>) -> KeyValue {
 
 fn request(record: LogRecord) -> ExportLogsServiceRequest {
     let resource = Resource { attributes: vec![pair("service.name", text("shop"))], ..Resource::default() };
-    let scope = InstrumentationScope { name: "http".into(), version: "2".into(), ..InstrumentationScope::default() };
+    let scope =
+        InstrumentationScope { name: "http".into(), version: "2".into(), ..InstrumentationScope::default() };
     let scope_logs = ScopeLogs { scope: Some(scope), log_records: vec![record], ..ScopeLogs::default() };
-    let resource_logs =
-        ResourceLogs { resource: Some(resource), scope_logs: vec![scope_logs], schema_url: "https://a/1".into() };
+    let resource_logs = ResourceLogs {
+        resource: Some(resource),
+        scope_logs: vec![scope_logs],
+        schema_url: "https://a/1".into(),
+    };
     ExportLogsServiceRequest { resource_logs: vec![resource_logs] }
 }
 
@@ -108,7 +114,6 @@ fn a_document_has_the_fields_that_are_promised() {
         trace_id: vec![0xab; 16],
         span_id: vec![0xcd; 8],
         flags: u32::MAX,
-        ..LogRecord::default()
     };
     let shown = document(record).to_string();
     expect_test::expect![[r#"{ "_id": Binary(0x0, BwcHBwcHBwcBmrW8LnsBAgMEAAAAAAAB), "tenant": "acme", "project": "web", "committed": DateTime("2025-11-24 12:00:00.123 +00:00:00"), "time": DateTime("2025-11-24 12:00:00.0 +00:00:00"), "time_ns": 1, "severity": 17, "severity_text": "Error", "event_name": "order.failed", "body": "no stock", "attributes": { "http．route": "/orders", "＄price": 0.5, "attempt": 3, "list": [null, true], "map": { "a．b": "c" }, "bytes": Binary(0x0, AP8=) }, "dropped_attributes": 1, "trace_id": "abababababababababababababababab", "span_id": "cdcdcdcdcdcdcdcd", "flags": 4294967295, "observed": DateTime("2025-11-24 12:00:00.5 +00:00:00"), "resource": { "service．name": "shop" }, "resource_schema_url": "https://a/1", "scope": { "name": "http", "version": "2", "attributes": {} } }"#]].assert_eq(&shown);
@@ -164,7 +169,8 @@ fn values_nest_as_deep_as_they_may_come() {
             _ => Value::ArrayValue(ArrayValue { values: vec![inner] }),
         };
     }
-    let document = document(LogRecord { body: Some(AnyValue { value: Some(value) }), ..LogRecord::default() });
+    let document =
+        document(LogRecord { body: Some(AnyValue { value: Some(value) }), ..LogRecord::default() });
     assert!(!document.contains_key("otlp"));
 }
 
@@ -247,14 +253,12 @@ fn records() -> impl Strategy<Value = LogRecord> {
 
 fn requests() -> impl Strategy<Value = ExportLogsServiceRequest> {
     let scope = ("[a-z]{0,2}", "[a-z]{0,2}", pairs_of(values()), prop_oneof![Just(0), any::<u32>()]);
-    let scope = scope.prop_map(|(name, version, attributes, dropped_attributes_count)| InstrumentationScope {
-        name,
-        version,
-        attributes,
-        dropped_attributes_count,
+    let scope = scope.prop_map(|(name, version, attributes, dropped_attributes_count)| {
+        InstrumentationScope { name, version, attributes, dropped_attributes_count }
     });
     let scope_logs = (prop::option::of(scope), "[a-z]{0,2}", prop::collection::vec(records(), 0..3));
-    let scope_logs = scope_logs.prop_map(|(scope, schema_url, log_records)| ScopeLogs { scope, schema_url, log_records });
+    let scope_logs =
+        scope_logs.prop_map(|(scope, schema_url, log_records)| ScopeLogs { scope, schema_url, log_records });
     let resource = (pairs_of(values()), prop_oneof![Just(0), any::<u32>()]);
     let resource = resource.prop_map(|(attributes, dropped_attributes_count)| Resource {
         attributes,
@@ -262,9 +266,13 @@ fn requests() -> impl Strategy<Value = ExportLogsServiceRequest> {
         ..Resource::default()
     });
     let resource_logs = (prop::option::of(resource), "[a-z]{0,2}", prop::collection::vec(scope_logs, 0..3));
-    let resource_logs = resource_logs
-        .prop_map(|(resource, schema_url, scope_logs)| ResourceLogs { resource, schema_url, scope_logs });
-    prop::collection::vec(resource_logs, 0..3).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
+    let resource_logs = resource_logs.prop_map(|(resource, schema_url, scope_logs)| ResourceLogs {
+        resource,
+        schema_url,
+        scope_logs,
+    });
+    prop::collection::vec(resource_logs, 0..3)
+        .prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
 }
 
 proptest! {

@@ -27,13 +27,13 @@ const fn padded(text: &str) -> [u8; 64] {
     all
 }
 
-/// `{"process": "...", "tick": "..."}`, in this order and without escapes.
+/// `{"process": "...", "tick": "..."}`, without escapes.
 static SETTINGS: OnceLock<String> = OnceLock::new();
 
 fn mode(of: &str) -> &'static str {
     let json = SETTINGS.get().map_or("", String::as_str);
-    let value = json.split_once(&format!("\"{of}\": \"")).map_or("", |(_, rest)| rest);
-    value.split('"').next().unwrap_or_default()
+    let value = json.split_once(&format!("\"{of}\":")).map_or("", |(_, rest)| rest);
+    value.split('"').nth(1).unwrap_or_default()
 }
 
 struct Hostile;

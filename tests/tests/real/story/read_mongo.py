@@ -27,7 +27,9 @@ def shown(value):
 client = pymongo.MongoClient(uri, serverSelectionTimeoutMS=10_000)
 documents = []
 # Each collection of lines is `logs_<retention>_<day>`.
-for name in client[database].list_collection_names(filter={"name": {"$regex": "^logs_"}}):
+for name in client[database].list_collection_names():
+    if not name.startswith("logs_"):
+        continue
     documents.extend(client[database][name].find({"tenant": tenant, "project": project}))
 documents.sort(key=lambda document: document["_id"])
 for document in documents:

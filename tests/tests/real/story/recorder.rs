@@ -6,6 +6,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A call of the Bot API.
@@ -84,4 +85,46 @@ async fn pass_on(
     calls.lock().unwrap().push(Call { method, body: json(&body), answer: json(&answer) });
     let response = http::Response::builder().status(status).header("content-type", "application/json");
     Ok(response.body(Full::new(answer))?)
+}
+
+/// Answers every request with 500.
+pub struct Broken {
+    pub address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    _serving: tokio::task::JoinSet<()>,
+}
+
+impl Broken {
+    pub async fn start() -> Broken {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests: Arc<AtomicUsize> = Arc::default();
+        let counted = requests.clone();
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (socket, _) = listener.accept().await.unwrap();
+                let counted = counted.clone();
+                let answer = service_fn(move |request: http::Request<Incoming>| {
+                    let counted = counted.clone();
+                    async move {
+                        request.into_body().collect().await?;
+                        counted.fetch_add(1, Ordering::SeqCst);
+                        let answer = http::Response::builder().status(500);
+                        Ok::<_, hyper::Error>(answer.body(Full::<Bytes>::default()).unwrap())
+                    }
+                });
+                connections.spawn(async move {
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(TokioIo::new(socket), answer).await;
+                });
+            }
+        });
+        Broken { address, requests, _serving: serving }
+    }
+
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
 }

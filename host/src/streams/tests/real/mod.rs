@@ -4,10 +4,10 @@
 //! and says so. With `MONGODB_URI` set the suite runs against that server instead of FerretDB, in databases of its own
 //! that it drops afterwards.
 
+mod proxy;
 #[expect(clippy::duplicate_mod, reason = "one suite for both stores: `World` is another here")]
 #[path = "../race.rs"]
 mod race;
-mod proxy;
 mod server;
 #[expect(clippy::duplicate_mod, reason = "one suite for both stores: `World` is another here")]
 #[path = "../store.rs"]

@@ -67,7 +67,12 @@ impl Proxy {
     }
 }
 
-async fn connect(client: TcpStream, server: u16, mut line: watch::Receiver<Line>, refusals: Option<Arc<AtomicU64>>) {
+async fn connect(
+    client: TcpStream,
+    server: u16,
+    mut line: watch::Receiver<Line>,
+    refusals: Option<Arc<AtomicU64>>,
+) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
@@ -127,7 +132,7 @@ async fn answers(
 /// What MongoDB before 5.3 says.
 fn refusal(request: &[u8]) -> Vec<u8> {
     let body = doc! { "ok": 0.0, "code": 40415, "codeName": "Location40415",
-        "errmsg": "BSON field 'create.clusteredIndex' is an unknown field." };
+    "errmsg": "BSON field 'create.clusteredIndex' is an unknown field." };
     let body = RawDocumentBuf::try_from(&body).unwrap().into_bytes();
     let mut message = u32::try_from(21 + body.len()).unwrap().to_le_bytes().to_vec();
     message.extend_from_slice(&[0; 4]);

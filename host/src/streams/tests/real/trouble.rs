@@ -76,7 +76,10 @@ async fn a_server_that_breaks_off_is_written_to_again_and_nothing_is_there_twice
     let next_entry = entry(&acme(), 3, 2, NOON + 1);
     world.streams.publish(&next_entry);
     let error = world.streams.write(first_send(&next_entry)).await.unwrap_err();
-    assert!(["the connection broke", "no server answers that can be written to"].contains(&&*error.reason), "{error}");
+    assert!(
+        ["the connection broke", "no server answers that can be written to"].contains(&&*error.reason),
+        "{error}"
+    );
     assert!(world.streams.is_ready().is_err());
     assert_eq!(lines(&mut live, 2).await.0, ["3", "4"]);
     proxy.set(Line::Open);
@@ -138,8 +141,12 @@ async fn a_database_that_refuses_clustered_collections_gets_plain_ones_and_is_as
 
 #[tokio::test]
 async fn a_user_logs_in_and_a_wrong_password_is_told_without_it() {
-    let options =
-        ["--test-enable-new-auth", "--setup-database=t", "--setup-username=writer", "--setup-password=secret"];
+    let options = [
+        "--test-enable-new-auth",
+        "--setup-database=t",
+        "--setup-username=writer",
+        "--setup-password=secret",
+    ];
     let server = Server::ferretdb_with(&options, free_port());
     let uri = |password: &str, more: &str| {
         format!("mongodb://writer:{password}@127.0.0.1:{}/t?directConnection=true{more}", server.port)

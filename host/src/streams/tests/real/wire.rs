@@ -44,7 +44,14 @@ async fn retention_drops_whole_days_by_the_class_in_their_names_and_nothing_else
     world.streams.retain(NOON).await;
     assert_eq!(world.history(&acme(), History::default()).await, ["2", "3"]);
     assert_eq!(world.streams.known().await.unwrap(), [acme()]);
-    let left = ["logs_20000101", "logs_30d_20251101", "logs_7d_20251117", "logs_7d_20251124", "others_7d_20200101", "streams"];
+    let left = [
+        "logs_20000101",
+        "logs_30d_20251101",
+        "logs_7d_20251117",
+        "logs_7d_20251124",
+        "others_7d_20200101",
+        "streams",
+    ];
     assert_eq!(collections(&world).await, left);
     world.streams.retain(NOON + DAY / 2).await;
     assert_eq!(world.history(&acme(), History::default()).await, ["3"]);
@@ -152,4 +159,26 @@ async fn a_record_larger_than_a_document_is_set_aside_and_the_others_are_stored(
     assert_eq!(written, Written { rejected: vec![(2, "document_too_large")], ..Written::default() });
     let seen = world.history(&acme(), History::default()).await;
     assert_eq!(seen, ["1", &half, &half, "5"]);
+}
+
+/// The same basics on the other server: its answers have another form.
+#[tokio::test]
+async fn mongo_java_server_keeps_the_promises_of_a_store_as_well() {
+    let server = Server::mongo_java();
+    let world = World::at(server.uri(), Some(server), |_| ());
+    let sent = entry(&acme(), 1, 3, NOON);
+    assert_eq!(world.streams.write(first_send(&sent)).await, Ok(Written::default()));
+    let again = world.streams.write(resend(&sent)).await;
+    assert_eq!(again, Ok(Written { presumed: 3, ..Written::default() }));
+    let other = entry_of(&acme(), NODE, 3, NOON, &["other".into(), "4".into()]);
+    assert_eq!(world.streams.write(first_send(&other)).await.unwrap().collided, [3]);
+    world.commit(&entry(&acme(), 5, 1, NOON + DAY)).await;
+    assert_eq!(world.history(&acme(), History::default()).await, numbers(1, 5));
+    assert_eq!(lines(&mut world.tail(Some(&Position::at(0).text())), 5).await.0, numbers(1, 5));
+    world.streams.retain(NOON + 8 * DAY).await;
+    assert_eq!(world.history(&acme(), History::default()).await, ["5"]);
+    assert_eq!(world.streams.known().await.unwrap(), [acme()]);
+    world.streams.retain(NOON + 9 * DAY).await;
+    assert_eq!(world.history(&acme(), History::default()).await.len(), 0);
+    assert_eq!(world.streams.known().await.unwrap(), []);
 }

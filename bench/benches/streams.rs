@@ -1,0 +1,209 @@
+//! What does a record cost on its way into a store, beside the plain driver and the plain database?
+
+use bench::Shape;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mongodb::bson::{RawDocumentBuf, doc, serialize_to_raw_document_buf};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use trommel::batch::{Entry, ProjectId, Signal, Stream, TenantId};
+use trommel::streams::mongodb::{Settings as Mongodb, put_documents};
+use trommel::streams::{Settings, StoreSettings, Streams, Write};
+use trommel::telemetry::{Metrics, Secret};
+
+/// Records of an entry, and documents of a command.
+const RECORDS: usize = 1_000;
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+fn entry(first: u64) -> Arc<Entry> {
+    let shape = Shape { records: RECORDS, resources: 4, has_tenant: true, projects: 0 };
+    let bytes = bench::encoded(shape, 1)[0].clone();
+    let stream = Stream { tenant: TenantId::local(), project: ProjectId::default_project() };
+    let (signal, records, time_ms, node) = (Signal::Logs, RECORDS as u32, 1_763_985_600_000, [1; 4]);
+    Arc::new(Entry { stream, signal, first, records, time_ms, node, bytes })
+}
+
+fn write_of(entry: Arc<Entry>) -> Vec<Write> {
+    vec![Write { entry, is_resend: false }]
+}
+
+fn document(criterion: &mut Criterion) {
+    let entry = entry(1);
+    let mut group = criterion.benchmark_group("a document");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.bench_function("from the bytes", |bencher| {
+        let mut out = Vec::new();
+        bencher.iter(|| {
+            out.clear();
+            put_documents(black_box(&entry), &mut out);
+            black_box(out.len())
+        });
+    });
+    group.bench_function("prost decode and serde", |bencher| {
+        bencher.iter(|| {
+            let request = ExportLogsServiceRequest::decode(black_box(entry.bytes.clone())).expect("valid");
+            for resource in &request.resource_logs {
+                let shared = serialize_to_raw_document_buf(&resource.resource).expect("a document");
+                for record in resource.scope_logs.iter().flat_map(|scope| &scope.log_records) {
+                    black_box((shared.clone(), serialize_to_raw_document_buf(record).expect("a document")));
+                }
+            }
+        });
+    });
+    group.finish();
+}
+
+/// Says `ok` to everything that it reads the length of.
+async fn serve(listener: TcpListener) {
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((socket, _)) = listener.accept().await {
+        connections.spawn(answer(socket));
+    }
+}
+
+async fn answer(mut socket: TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let body = doc! { "ok": 1.0, "n": RECORDS as i32, "ismaster": true, "helloOk": true, "minWireVersion": 0,
+    "maxWireVersion": 21, "maxBsonObjectSize": 16 << 20, "maxMessageSizeBytes": 48_000_000,
+    "maxWriteBatchSize": 100_000 };
+    let body = RawDocumentBuf::try_from(&body).expect("a document").into_bytes();
+    let mut unread = vec![0; 1 << 20];
+    loop {
+        let mut head = [0; 16];
+        socket.read_exact(&mut head).await?;
+        let mut left = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize - 16;
+        while left > 0 {
+            let part = left.min(unread.len());
+            left -= socket.read(&mut unread[..part]).await?;
+        }
+        let mut reply = (21 + body.len() as u32).to_le_bytes().to_vec();
+        reply.extend_from_slice(&[0; 4]);
+        reply.extend_from_slice(&head[4..8]);
+        reply.extend_from_slice(&2013_u32.to_le_bytes());
+        reply.extend_from_slice(&[0; 5]);
+        reply.extend_from_slice(&body);
+        socket.write_all(&reply).await?;
+    }
+}
+
+/// The same documents in the same batches, by the store and by a plain loop of the driver.
+fn insert(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = runtime.spawn(serve(listener));
+    against(
+        criterion,
+        &runtime,
+        "insert, answered unread",
+        &format!("mongodb://{address}/?directConnection=true"),
+    );
+    server.abort();
+    // Printed beside it: a real server, if somebody names one.
+    if let Ok(uri) = std::env::var("MONGODB_URI") {
+        against(criterion, &runtime, "insert, MONGODB_URI", &uri);
+    }
+}
+
+fn against(criterion: &mut Criterion, runtime: &Runtime, name: &str, uri: &str) {
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.sample_size(20);
+    let (database, first) = ("trommel_bench", std::sync::atomic::AtomicU64::new(1));
+    let next = || entry(first.fetch_add(RECORDS as u64, std::sync::atomic::Ordering::Relaxed));
+    let streams = runtime.block_on(async {
+        let store = StoreSettings::Mongodb(Mongodb { uri: Secret::new(uri), database: database.to_owned() });
+        Streams::open(Settings { store, retention: WEEK }, Metrics::new()).expect("a store")
+    });
+    group.bench_function("the store", |bencher| {
+        bencher.iter_batched(
+            next,
+            |entry| {
+                let written = runtime.block_on(streams.write(write_of(entry))).expect("written");
+                assert!(written.collided.is_empty() && written.rejected.is_empty());
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    let collection = runtime.block_on(async {
+        let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
+        client.database(database).collection::<RawDocumentBuf>("plain")
+    });
+    group.bench_function("the driver's insert_many", |bencher| {
+        bencher.iter_batched(
+            || documents(&next()),
+            |documents| {
+                let concern = mongodb::options::WriteConcern::builder()
+                    .w(mongodb::options::Acknowledgment::Majority)
+                    .journal(true)
+                    .build();
+                let inserting =
+                    async { collection.insert_many(&documents).ordered(false).write_concern(concern).await };
+                runtime.block_on(inserting).expect("inserted")
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+    runtime.block_on(streams.close());
+}
+
+fn documents(entry: &Entry) -> Vec<RawDocumentBuf> {
+    let mut bytes = Vec::new();
+    put_documents(entry, &mut bytes);
+    let (mut documents, mut rest) = (Vec::new(), &bytes[..]);
+    while let Some(length) = rest.first_chunk() {
+        let (document, after) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        documents.push(RawDocumentBuf::from_bytes(document.to_vec()).expect("a document"));
+        rest = after;
+    }
+    documents
+}
+
+/// The embedded store beside the database it stands on: as many rows of as many bytes, synced as well.
+fn embedded(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut group = criterion.benchmark_group("embedded");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.sample_size(20);
+    let first = std::sync::atomic::AtomicU64::new(1);
+    let next = || entry(first.fetch_add(RECORDS as u64, std::sync::atomic::Ordering::Relaxed));
+    let streams = runtime.block_on(async {
+        let store = StoreSettings::Embedded { folder: folder.path().join("streams") };
+        Streams::open(Settings { store, retention: WEEK }, Metrics::new()).expect("a store")
+    });
+    group.bench_function("the store", |bencher| {
+        bencher.iter_batched(
+            next,
+            |entry| runtime.block_on(streams.write(write_of(entry))).expect("written"),
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    let database = fjall::Database::builder(folder.path().join("plain")).open().expect("a database");
+    let rows = database.keyspace("rows", fjall::KeyspaceCreateOptions::default).expect("a keyspace");
+    group.bench_function("plain fjall", |bencher| {
+        bencher.iter_batched(
+            next,
+            |entry| {
+                let mut batch = database.batch().durability(Some(fjall::PersistMode::SyncData));
+                let part = entry.bytes.len() / RECORDS;
+                for at in 0..RECORDS {
+                    let id = entry.record_id([7; 8], at as u32);
+                    batch.insert(&rows, id.0, &entry.bytes[at * part..(at + 1) * part]);
+                }
+                batch.commit().expect("committed");
+            },
+            criterion::BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, document, insert, embedded);
+criterion_main!(benches);
