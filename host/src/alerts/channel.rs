@@ -70,12 +70,20 @@ pub(super) struct Pace {
     budget: Budget,
     attempt: u32,
     pause_until: Option<Instant>,
+    /// Why it pauses, as it was said: whether it is parked.
+    trouble: Option<bool>,
     refused_said: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(per_minute: u32) -> Pace {
-        Pace { budget: Budget::new(per_minute), attempt: 0, pause_until: None, refused_said: None }
+        Pace {
+            budget: Budget::new(per_minute),
+            attempt: 0,
+            pause_until: None,
+            trouble: None,
+            refused_said: None,
+        }
     }
 
     pub(super) fn allowance(&mut self, now: Instant) -> Allowance {
@@ -96,16 +104,16 @@ impl Pace {
 
     /// The server works. Says whether it did not before.
     pub(super) fn succeed(&mut self) -> bool {
-        self.pause_until = None;
-        std::mem::take(&mut self.attempt) > 0
+        (self.attempt, self.pause_until) = (0, None);
+        self.trouble.take().is_some()
     }
 
-    /// The server does not work, or not for us. Says whether it did before.
+    /// The server does not work, or, if `is_parked`, not for us. Says whether that is new.
     pub(super) fn pause(&mut self, now: Instant, after: Option<Duration>, is_parked: bool) -> bool {
         let pause = if is_parked { PARK } else { BACKOFF.pause(self.attempt, after, random()) };
         self.pause_until = Some(now + pause);
         self.attempt = self.attempt.saturating_add(1);
-        self.attempt == 1
+        self.trouble.replace(is_parked) != Some(is_parked)
     }
 
     /// A message was refused. Says whether that is worth a line: one in a while is.
@@ -115,5 +123,24 @@ impl Pace {
             self.refused_said = Some(now);
         }
         is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_said_once_until_it_is_over_or_another() {
+        let (mut pace, now) = (Pace::new(20), Instant::now());
+        assert!(!pace.succeed(), "it worked before");
+        assert!(pace.pause(now, None, false));
+        assert!(!pace.pause(now, None, false));
+        assert!(pace.pause(now, None, true), "that it is parked is news");
+        assert!(!pace.pause(now, None, true));
+        assert_eq!((pace.allowance(now), pace.more_at(now)), (Allowance::Nothing, Some(now + PARK)));
+        assert!(pace.succeed() && !pace.succeed());
+        assert_eq!(pace.allowance(now), Allowance::Anything);
+        assert!(pace.refuse(now) && !pace.refuse(now) && pace.refuse(now + PARK));
     }
 }

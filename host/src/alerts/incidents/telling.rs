@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// After so many failures of one message in a row others go first.
+const FAILURES_MAX: u32 = 5;
+
 /// In the order in which they are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
@@ -23,7 +26,7 @@ enum Class {
     /// Nobody was told of it yet.
     First,
     Update,
-    /// It is over before anybody was told.
+    /// It is over before anybody was told, or failed often.
     Late,
 }
 
@@ -96,6 +99,8 @@ pub(super) struct Telling {
     told: Option<Told>,
     handle: Option<Handle>,
     is_plain: bool,
+    /// Calls for it that failed since one succeeded.
+    failures: u32,
 }
 
 impl Telling {
@@ -109,6 +114,7 @@ impl Telling {
             told: None,
             handle: None,
             is_plain: false,
+            failures: 0,
         }
     }
 
@@ -366,6 +372,8 @@ impl Incidents {
             }
             (Some(_), Some(_)) => return None,
         };
+        // It may be this one message that the server chokes on: then it must not stand before the others for ever.
+        let class = if telling.failures >= FAILURES_MAX { Class::Late } else { class };
         Some(Wanted { class, due })
     }
 
@@ -444,6 +452,7 @@ impl Incidents {
             at: now,
         };
         telling.trouble = None;
+        telling.failures = if matches!(outcome, Outcome::Retry(_)) { telling.failures + 1 } else { 0 };
         match outcome {
             Outcome::Told(handle) => {
                 telling.told = Some(told);

@@ -474,6 +474,24 @@ fn a_message_that_is_gone_is_told_as_a_new_one_and_bad_markup_as_plain_text() {
 }
 
 #[test]
+fn one_that_fails_again_and_again_lets_others_go_first() {
+    let mut play = Play::new(one());
+    play.raise("acme", fire("poison", Severity::Critical, 1));
+    play.fire("globex", "good");
+    play.now += WAIT;
+    let mut calls = Vec::new();
+    for _ in 0..6 {
+        let Next::Tell(tell) = play.incidents.next(0, play.now, Allowance::Anything, false) else { panic!() };
+        calls.push(tell.state.print.key.to_string());
+        play.incidents.done(0, &tell, Outcome::Retry("failing"), play.now);
+        play.check();
+    }
+    assert_eq!(calls, ["poison", "poison", "poison", "poison", "poison", "good"]);
+    play.tell(0);
+    assert_eq!(play.told(), "ops opened good x1 in message 1; ops opened poison x1 in message 2");
+}
+
+#[test]
 fn a_refused_state_is_not_told_again_and_the_next_one_is() {
     let mut play = Play::new(one());
     play.fire("acme", "a");
@@ -592,13 +610,13 @@ fn however_many_tenants_flood_the_next_one_is_heard_and_nobody_is_evicted() {
 #[test]
 fn a_megabyte_of_text_in_each_alert_stays_within_the_bytes_of_a_tenant() {
     let mut play = Play::new(one());
-    let long = "<b>&".repeat(250_000);
-    for number in 0..600 {
+    let (megabyte, long) = ("<b>&".repeat(250_000), "<b>&".repeat(2_000));
+    for number in 0..400 {
         let what = What::Fire {
             key: format!("{number}{long}"),
             severity: Severity::Info,
             title: long.clone(),
-            text: long.clone(),
+            text: megabyte.clone(),
             count: 1,
             labels: vec![(long.clone(), long.clone()); 40],
         };
