@@ -309,7 +309,7 @@ fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
         expect![[r#"
             trommel.yaml:2:3: sinks: there are two of type streams; right would be: one: a stream has one store
             trommel.yaml:2:41: sinks.a.store.mongodb.uri: is missing; right would be: mongodb://HOST:PORT, from ${env:MONGODB_URI}
-            trommel.yaml:2:53: sinks.a.store.mongodb.database: it is no name of a database: 1 to 63 bytes without / \ . " $ * < > : | ? and spaces; right would be: a name: trommel
+            trommel.yaml:2:53: sinks.a.store.mongodb.database: it is no name of a database: 1 to 63 bytes without space and / \ . " $; right would be: a name: trommel
             trommel.yaml:2:62: sinks.a.store.embedded: is no key that is known here; right would be: one of mongodb
             trommel.yaml:3:30: sinks.b.store: names no store that is known; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
             trommel.yaml:4:30: sinks.c.store: a list is no store; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
