@@ -293,7 +293,9 @@ fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
         1 fault in trommel.yaml"#]],
     );
     check(
-        &with("sinks: { out: { type: streams, store: { mongodb: { uri: \"mongodb://u:s3cret@h/?s3cret=1\" } } } }"),
+        &with(
+            "sinks: { out: { type: streams, store: { mongodb: { uri: \"mongodb://u:s3cret@h/?s3cret=1\" } } } }",
+        ),
         expect![[r#"
             trommel.yaml:1:57: sinks.out.store.mongodb.uri: it is no connection string: mongodb://USER:PASSWORD@HOST:27017/?OPTION=VALUE, in names and passwords %40 for @, %3A for :, %2F for /, %25 for %; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
             1 fault in trommel.yaml"#]],
