@@ -49,8 +49,8 @@ const EVERY: Duration = Duration::from_millis(500);
 pub const FAILING: (&str, &str) = ("acme", "billing");
 /// It fails once in so many rounds, which are five minutes: whoever looks later sees it too.
 const CYCLE_ROUNDS: u64 = 600;
-/// And in these of them, after a minute and for 40 s: what is usual must be known before something is not.
-const FAILING_ROUNDS: std::ops::Range<u64> = 120..200;
+/// And in these of them, after a minute and for half of one: what is usual must be known before something is not.
+const FAILING_ROUNDS: std::ops::Range<u64> = 120..180;
 
 /// From the start of the traffic to the first failure.
 pub fn fails_after() -> Duration {

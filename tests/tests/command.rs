@@ -51,7 +51,7 @@ plugins: {{ cut: {{ module: \"builtin:sample\" }}, watch: {{ module: \"builtin:a
 pipelines: [{{ name: logs, when: {{ signal: logs }}, plugins: [cut, watch], sinks: [out] }}]\n"
     );
     std::fs::write(&file, yaml).unwrap();
-    let place = format!("{}:5:67: pipelines[0].plugins[1]: ", file.display());
+    let place = format!("{}:5:66: pipelines[0].plugins[1]: ", file.display());
     let said = [
         format!(
             "{place}`watch` stands after `cut`: it would count what `cut` left; right would be: `watch` before `cut`"

@@ -1,6 +1,6 @@
 //! Stopping as asked: no new requests, what was taken is delivered, exit 0.
 
-use crate::world::{PATIENCE, eventually, logs, with_token};
+use crate::world::{PATIENCE, eventually, eventually_within, logs, with_token};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -137,10 +137,12 @@ fn a_wrong_configuration_ends_with_2_and_says_everything_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_prints_a_curl_line_that_works() {
+async fn the_demo_prints_a_curl_line_that_works_and_shows_an_incident_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
     let mut command = Command::new(binary());
-    command.args(["run", "--demo"]).current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(["run", "--demo"]).current_dir(folder.path()).stdout(Stdio::piped());
+    command.stderr(std::fs::File::create(&log).unwrap());
     let mut process = Process(command.spawn().unwrap());
     let out = BufReader::new(process.0.stdout.take().unwrap());
     let line = tokio::task::spawn_blocking(move || {
@@ -171,6 +173,38 @@ async fn the_demo_prints_a_curl_line_that_works() {
             .is_some_and(|records| records.len() > 3 && !page.to_string().contains("@example.com"))
     })
     .await;
+    let alerts = format!("{}/v1/alerts", url.split("/v1/").next().unwrap());
+    let incident = |state: &'static str| {
+        let request = client.get(&alerts).send();
+        async move {
+            let shown: serde_json::Value = request.await.ok()?.json().await.ok()?;
+            assert!(!shown.to_string().contains("@example.com"), "{shown}");
+            let incidents = shown["incidents"].as_array()?;
+            let is_it = |incident: &&serde_json::Value| incident["state"] == state;
+            incidents.iter().find(is_it).map(|incident| {
+                let words = ["tenant", "plugin"].map(|key| incident[key].as_str().unwrap().to_owned());
+                (words, incident["title"].as_str().unwrap().to_owned(), incident["count"].as_u64().unwrap())
+            })
+        }
+    };
+    // It fails a minute after its start, for half of one.
+    eventually_within(Duration::from_secs(100), "an open incident", || async {
+        incident("open").await.is_some()
+    })
+    .await;
+    eventually_within(Duration::from_secs(80), "its end", || async { incident("resolved").await.is_some() })
+        .await;
+    let (whose, title, count) = incident("resolved").await.unwrap();
+    assert_eq!(whose, ["acme", "anomaly"]);
+    assert!(title.contains("billing") && count > 100, "{title}: {count}");
+    let told = |what: &str| {
+        let log = std::fs::read_to_string(&log).unwrap();
+        assert!(!log.contains("@example.com"), "{log}");
+        let is_told = |line: &&str| line.contains(what) && line.contains("acme");
+        log.lines().filter(is_told).count()
+    };
+    eventually("the end is told", || async { told("alert resolved") == 1 }).await;
+    assert_eq!(told("alert opened"), 1);
     process.terminate();
     assert_eq!(process.exit_code().await, Some(0));
 }

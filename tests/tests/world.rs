@@ -246,14 +246,23 @@ pub fn with_token<T>(message: T, token: Option<&str>) -> tonic::Request<T> {
 }
 
 /// Waits until the condition holds.
-pub async fn eventually<F, W>(what: &str, mut condition: W)
+pub async fn eventually<F, W>(what: &str, condition: W)
 where
     W: FnMut() -> F,
     F: Future<Output = bool>,
 {
-    let until = tokio::time::Instant::now() + PATIENCE;
+    eventually_within(PATIENCE, what, condition).await;
+}
+
+/// The same for what takes its time.
+pub async fn eventually_within<F, W>(patience: Duration, what: &str, mut condition: W)
+where
+    W: FnMut() -> F,
+    F: Future<Output = bool>,
+{
+    let until = tokio::time::Instant::now() + patience;
     while !condition().await {
-        assert!(tokio::time::Instant::now() < until, "{what} did not happen within {PATIENCE:?}");
+        assert!(tokio::time::Instant::now() < until, "{what} did not happen within {patience:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -49,7 +49,7 @@ memory: { room: 512 }
             trommel.yaml:3:47: identity.tokens.tenant: `_x` is no name of a tenant; right would be: 1 to 128 bytes of printable text, not beginning with `_`
             trommel.yaml:3:47: identity.tokens.tenant: is missing; right would be: `tenant`, or `speaks_for`, or the right `admin`
             trommel.yaml:3:59: identity.tokens.rights: `sned` is no right; right would be: some of send, read, admin
-            trommel.yaml:4:25: plugins.r.module: `redcat` does not come with the collector; right would be: enrich, redact, sample
+            trommel.yaml:4:25: plugins.r.module: `redcat` does not come with the collector; right would be: anomaly, enrich, redact, sample
             trommel.yaml:4:55: plugins.r.on_failure: `quarantine` comes with dead letters; right would be: refuse, drop or pass
             trommel.yaml:5:13: pipelines[0].plugins: there is no plugin `q`; right would be: r
             trommel.yaml:5:13: pipelines[0].sinks: there is no sink `b`; right would be: one that stands under `sinks`
@@ -297,7 +297,7 @@ fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
             "sinks: { out: { type: streams, store: { mongodb: { uri: \"mongodb://u:s3cret@h/?s3cret=1\" } } } }",
         ),
         expect![[r#"
-            trommel.yaml:1:57: sinks.out.store.mongodb.uri: cannot be used: it is no connection string: mongodb://USER:PASSWORD@HOST:27017/?OPTION=VALUE, in names and passwords %40 for @, %3A for :, %2F for /, %25 for %; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
+            trommel.yaml:1:57: sinks.out.store.mongodb.uri: it is no connection string: mongodb://USER:PASSWORD@HOST:27017/?OPTION=VALUE, in names and passwords %40 for @, %3A for :, %2F for /, %25 for %; right would be: mongodb://USER:PASSWORD@HOST:PORT/?OPTIONS
             1 fault in trommel.yaml"#]],
     );
     check(
@@ -311,7 +311,7 @@ fn what_stands_in_place_of_a_mongodb_address_is_not_shown() {
         expect![[r#"
             trommel.yaml:2:3: sinks: there are two of type streams; right would be: one: a stream has one store
             trommel.yaml:2:41: sinks.a.store.mongodb.uri: is missing; right would be: mongodb://HOST:PORT, from ${env:MONGODB_URI}
-            trommel.yaml:2:53: sinks.a.store.mongodb.database: it is no name of a database: 1 to 63 bytes without / \ . " $ * < > : | ? and spaces; right would be: a name: trommel
+            trommel.yaml:2:53: sinks.a.store.mongodb.database: it is no name of a database: 1 to 63 bytes without space and / \ . " $; right would be: a name: trommel
             trommel.yaml:2:62: sinks.a.store.embedded: is no key that is known here; right would be: one of mongodb
             trommel.yaml:3:30: sinks.b.store: names no store that is known; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
             trommel.yaml:4:30: sinks.c.store: a list is no store; right would be: embedded, or { mongodb: { uri: "${env:MONGODB_URI}" } }
@@ -433,6 +433,41 @@ fn everything_that_is_wrong_with_alerts_is_told_at_once_and_no_secret() {
         trommel.yaml:1:27: alerts.routes[0].to: there is no `ops`; right would be: one that stands under `alerts.channels`
         1 fault in trommel.yaml"#]],
     );
+}
+
+fn warned(text: &str, expected: Expect) {
+    let warnings = Config::parse(text, Path::new("."), "trommel.yaml").unwrap().warnings();
+    expected.assert_eq(&warnings.to_string());
+}
+
+#[test]
+fn what_is_likely_not_meant_is_said_and_stops_nothing() {
+    let config = |plugins: &str, more: &str| {
+        with(&format!(
+            "pipelines:
+- {{ name: quiet, when: {{ signal: metrics }}, sinks: [out] }}
+- {{ name: all, plugins: [{plugins}], sinks: [out] }}
+plugins: {{ count: {{ module: \"builtin:anomaly\" }}, cut: {{ module: \"builtin:sample\" }}, enrich: {{ module: \"builtin:enrich\" }} }}
+{more}"
+        ))
+    };
+    let told = "alerts: { channels: { ops: { type: log } } }";
+    warned(&config("count, enrich, cut", told), expect!["0 warnings in trommel.yaml"]);
+    warned(&config("cut, enrich", ""), expect!["0 warnings in trommel.yaml"]);
+    warned(
+        &config("enrich, cut, count", told),
+        expect![[r#"
+        trommel.yaml:3:39: pipelines[1].plugins[2]: `count` stands after `cut`: it would count what `cut` left; right would be: `count` before `cut`
+        1 warning in trommel.yaml"#]],
+    );
+    warned(
+        &config("cut, count", "alerts: { channels: {} }"),
+        expect![[r#"
+        trommel.yaml:3:31: pipelines[1].plugins[1]: `count` stands after `cut`: it would count what `cut` left; right would be: `count` before `cut`
+        trommel.yaml:3:31: pipelines[1].plugins[1]: nobody is told of what `count` finds: there is no channel; right would be: alerts: { channels: { ops: { type: log } } }
+        2 warnings in trommel.yaml"#]],
+    );
+    warned(DEFAULTS, expect!["0 warnings in trommel.yaml"]);
 }
 
 #[test]
