@@ -118,8 +118,10 @@ fn translated(criterion: &mut Criterion) {
         let entries = [entry.clone()];
         let plain = || write_requests(&settings, &entries).remove(0);
         let floor = || reference::translate(&entry.bytes, &options).request.encode_to_vec();
-        assert_eq!(plain().len(), floor().len(), "both write the same");
-        let samples: usize = reference::translate(&entry.bytes, &options).request.timeseries.len();
+        let expected = reference::translate(&entry.bytes, &options).request;
+        let written = reference::WriteRequest::decode(&plain()[..]).expect("a WriteRequest");
+        assert!(written == expected, "both write the same");
+        let samples = expected.timeseries.len();
         let pack = |bytes: Vec<u8>| snap::raw::Encoder::new().compress_vec(&bytes).expect("small");
         let mut group = criterion.benchmark_group(format!("500 {name}, {samples} samples"));
         group.throughput(Throughput::Elements(samples as u64));
