@@ -177,7 +177,7 @@ impl App {
             demonstration: JoinSet::new(),
         };
         app.alerting.spawn(alerts.run(app.stop_alerting.clone()));
-        app.keep_time(sandbox.clone(), tenants.clone());
+        app.keep_time(&sandbox, tenants.clone());
         app.load_plugins(sandbox);
         app.follow(&config);
         app.deliver(sinks, &config, &metrics);
@@ -250,13 +250,13 @@ impl App {
     }
 
     /// What needs a clock: plugins' CPU time and windows, token files, retention.
-    fn keep_time(&mut self, sandbox: Arc<Sandbox>, tenants: Arc<Tenants>) {
+    fn keep_time(&mut self, sandbox: &Sandbox, tenants: Arc<Tenants>) {
         let stop = self.stop_serving.clone();
-        let no_more = stop.clone();
-        // On a thread of its own: the executor may be as busy as it likes, and a plugin that loops is still stopped.
-        self.serving.spawn_blocking(move || {
-            while !no_more.is_cancelled() {
-                sandbox.tick();
+        let clock = sandbox.clock();
+        // On a thread of its own: the executor may be as busy as it likes, and a plugin that loops is still stopped. It
+        // ends with the last call of a plugin, or a call that began before the stop would never end.
+        std::thread::spawn(move || {
+            while clock.tick() {
                 std::thread::sleep(PLUGIN_TICK);
             }
         });

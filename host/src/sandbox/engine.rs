@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, Engine, OptLevel};
+use wasmtime::{Config, Engine, EngineWeak, OptLevel};
 
 /// CPython with its standard library is a component of 18 MB.
 const MODULE_BYTES_MAX: u64 = 128 << 20;
@@ -34,6 +34,20 @@ pub struct Sandbox {
     stores: Stores,
     metrics: Metrics,
     bundled: fn(&str) -> Option<&'static [u8]>,
+}
+
+/// The clock of a sandbox. It goes on as long as any call does: one that loops must be stopped even while the
+/// collector stops.
+pub struct SandboxClock {
+    engine: EngineWeak,
+}
+
+impl SandboxClock {
+    /// One step. `false` once the sandbox, its plugins and their calls are gone.
+    pub fn tick(&self) -> bool {
+        let engine = self.engine.upgrade();
+        engine.as_ref().inspect(|engine| engine.increment_epoch()).is_some()
+    }
 }
 
 impl Sandbox {
@@ -62,6 +76,11 @@ impl Sandbox {
     /// Lets time pass for the guests: one step of the clock that their CPU limits look at.
     pub fn tick(&self) {
         self.engine.increment_epoch();
+    }
+
+    /// The same for who must not keep the sandbox alive.
+    pub fn clock(&self) -> SandboxClock {
+        SandboxClock { engine: self.engine.weak() }
     }
 
     /// The plugin of these settings, checked and configured once. Reads the file and compiles, which takes up to

@@ -27,7 +27,7 @@ mod tests;
 
 pub use bisect::{Failed, Ran};
 pub use effects::{Alert, AlertEffect, AlertSeverity, Cell, Effects, Window};
-pub use engine::Sandbox;
+pub use engine::{Sandbox, SandboxClock};
 pub use error::PluginError;
 pub use patterns::Searcher;
 pub use plugin::{Called, Manifest, Plugin};
