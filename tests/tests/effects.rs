@@ -1,7 +1,7 @@
 //! What plugins count, add up and raise over time, from senders to `/metrics`: exact sums, and harm that stays where it
 //! is made.
 
-use crate::world::{World, eventually, logs, sha256};
+use crate::world::{PATIENCE, World, eventually, logs, sha256};
 use std::collections::BTreeMap;
 
 /// A folder with the guest that has a timer, with windows of one second.
@@ -19,9 +19,14 @@ fn folder() -> tempfile::TempDir {
 /// Plugins by name, with what they do with a batch and with windows; all in the pipeline of `acme`, the last alone in
 /// that of `globex`.
 async fn start(plugins: &[(&str, &str, &str)]) -> World {
+    start_with(plugins, "100ms").await
+}
+
+/// With so much CPU time for each call.
+async fn start_with(plugins: &[(&str, &str, &str)], time: &str) -> World {
     let plugin = |(name, process, tick): &(&str, &str, &str)| {
         format!(
-            "  {name}: {{ module: timer.wasm, on_failure: pass, grant: {{ reads: [body], writes: [drop] }}, config: {{ process: {process}, tick: {tick} }} }}\n"
+            "  {name}: {{ module: timer.wasm, on_failure: pass, limits: {{ time: {time} }}, grant: {{ reads: [body], writes: [drop] }}, config: {{ process: {process}, tick: {tick} }} }}\n"
         )
     };
     let names: Vec<&str> = plugins.iter().map(|(name, ..)| *name).collect();
@@ -131,4 +136,28 @@ async fn plugins_that_flood_alerts_and_keys_or_loop_in_their_tick_harm_nobody_el
     world.history_of(Some("acme-token"), "acme", "shop", records / 2 + 3_000).await;
     world.history_of(Some("globex-token"), "globex", "shop", records / 2).await;
     world.end().await;
+}
+
+/// The runtime ends only after the last call of a plugin, so the clock that stops it must go on until then.
+#[test]
+fn a_plugin_that_loops_while_the_collector_stops_does_not_hold_it_up() {
+    let (send, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let world = start_with(&[("slow", "add", "loop")], "2s").await;
+            send_from_many(&world, 1).await;
+            let seen = &world;
+            eventually("the windows of one tenant are lost", || async move {
+                let lost = r#"trommel_process_lost_windows_total{plugin="slow",reason="failed"}"#;
+                seen.metric(lost).await.unwrap_or_default() > 0.0
+            })
+            .await;
+            // Now it loops over those of the other.
+            world.end().await;
+        });
+        drop(runtime);
+        send.send(()).unwrap();
+    });
+    ended.recv_timeout(PATIENCE * 3).expect("the collector and its runtime end");
 }
