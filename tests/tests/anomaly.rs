@@ -5,13 +5,12 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Valu
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
+use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use trommel::batch::{ProjectId, Request, Signal, Stream, TenantId};
-use trommel::sandbox::{
-    Alert, AlertEffect, Effects, Instance, Limits, Module, OnFailure, Plugin, Sandbox, Settings, Window,
-};
+use trommel::sandbox::{Alert, AlertEffect, Effects, Plugin, Sandbox, Window};
 use trommel::telemetry::Metrics;
 
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -19,20 +18,8 @@ const START_NS: u64 = 1_700_000_000_000_000_000;
 /// Windows after its last value in which the collector shows a key.
 const SILENT_MAX: u32 = 10;
 
-fn load(sandbox: &Sandbox, config: &str) -> Plugin {
-    let settings = Settings {
-        name: "anomaly".into(),
-        module: Module::Builtin("anomaly".into()),
-        config: config.into(),
-        filled: Vec::new(),
-        secrets: BTreeMap::new(),
-        is_guard: false,
-        on_failure: OnFailure::Refuse,
-        tenant: None,
-        instance: Instance::Shared,
-        limits: Limits::default(),
-        grant: None,
-    };
+fn load(sandbox: &Sandbox, config: Json) -> Plugin {
+    let settings = crate::plugins::settings("anomaly", config);
     sandbox.load(&settings).unwrap()
 }
 
@@ -181,10 +168,10 @@ fn story(mut world: World) -> Vec<(usize, AlertEffect)> {
 
 #[test]
 fn one_worker_and_four_tell_the_same_and_counts_are_exact() {
-    let config = r#"{"learning_windows": 30}"#;
+    let config = || json!({ "learning_windows": 30 });
     let (first, second) = (sandbox(), sandbox());
-    let alone = story(World::new(load(&first, config), 1));
-    let four = story(World::new(load(&second, config), 4));
+    let alone = story(World::new(load(&first, config()), 1));
+    let four = story(World::new(load(&second, config()), 4));
     assert_eq!(alone, four);
     let failing = "error-rate:shop/web";
     let of_failing = alone.iter().filter_map(|(_, alert)| match alert {
@@ -225,7 +212,7 @@ fn what_is_usual_outlives_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
     let usual = || vec![vec![of_service(Some("web"), records(100, 9, "all is well"))]];
-    let open = || load(&sandbox().keep_state_in(state.clone()), "{}");
+    let open = || load(&sandbox().keep_state_in(state.clone()), json!({}));
     let mut world = World::new(open(), 1);
     for _ in 0..10 {
         assert_eq!(world.pass(usual()), []);
@@ -238,7 +225,7 @@ fn what_is_usual_outlives_a_restart() {
 
 #[test]
 fn hostile_names_and_bodies_fail_no_record_and_fit_in_keys() {
-    let mut world = World::new(load(&sandbox(), r#"{"learning_windows": 0, "baseline_windows": 1}"#), 1);
+    let mut world = World::new(load(&sandbox(), json!({ "learning_windows": 0, "baseline_windows": 1 })), 1);
     let names = ["", "a|b", "\u{202e}%/~", &"ü".repeat(5_000), "unknown"];
     let bodies = ["", "\0\u{1b}[2J|", &"'".repeat(9_000), &"wort ".repeat(9_000), &"漢".repeat(9_000)];
     for severity in [9, 17, 24, 99, 9] {

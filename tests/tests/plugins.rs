@@ -36,7 +36,7 @@ fn load(name: &str, config: Json) -> Result<Plugin, String> {
     sandbox().load(&settings).map_err(|error| error.to_string())
 }
 
-fn settings(name: &str, config: Json) -> sandbox::Settings {
+pub fn settings(name: &str, config: Json) -> sandbox::Settings {
     sandbox::Settings {
         name: name.into(),
         module: Module::Builtin(name.into()),

@@ -2,7 +2,6 @@
 
 use super::Alerts;
 use super::channel::{CallError, Channel, Pace};
-use super::http::CALL_TIMEOUT;
 use super::incidents::{Handle, Next, Outcome, Tell};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+/// A call that takes longer will not be answered.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// At the end what is due is tried for so long, then left.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 /// How often it is looked for incidents that are over.

@@ -85,7 +85,7 @@ fn of_files(config: &Config, told: &Faults) -> Vec<Fault> {
         if matches!(sink, sinks::Settings::Streams(_)) {
             continue;
         }
-        if let Err(wrong) = Sink::open(name, sink.clone(), None, &Metrics::new()) {
+        if let Err(wrong) = Sink::open(name, sink.clone(), None) {
             note(format!("sinks.{name}"), wrong, RIGHT_SINK);
         }
     }

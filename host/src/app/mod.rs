@@ -139,7 +139,7 @@ impl App {
         let alerts = Alerts::open(config.alerts.clone(), metrics.clone()).map_err(anyhow::Error::msg);
         let alerts = alerts.context("alerts")?;
         let streams = open_streams(&config, &metrics)?;
-        let sinks = open_sinks(&config, streams.as_ref(), &metrics)?;
+        let sinks = open_sinks(&config, streams.as_ref())?;
         let settings = pipeline::Settings {
             record_bytes_max: config.record_bytes_max,
             ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
@@ -432,9 +432,9 @@ fn open_streams(config: &Config, metrics: &Metrics) -> Result<Option<Arc<Streams
     settings.map(|settings| Streams::open(settings, metrics.clone()).map_err(anyhow::Error::msg)).transpose()
 }
 
-fn open_sinks(config: &Config, streams: Option<&Arc<Streams>>, metrics: &Metrics) -> Result<Vec<Arc<Sink>>> {
+fn open_sinks(config: &Config, streams: Option<&Arc<Streams>>) -> Result<Vec<Arc<Sink>>> {
     let open = |(name, settings): &(String, sinks::Settings)| {
-        let sink = Sink::open(name, settings.clone(), streams.cloned(), metrics)
+        let sink = Sink::open(name, settings.clone(), streams.cloned())
             .map_err(anyhow::Error::msg)
             .with_context(|| format!("sinks.{name}"))?;
         Ok(Arc::new(sink))

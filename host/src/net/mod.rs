@@ -1,4 +1,4 @@
-//! TLS with reload, deadlines, backoff, the body reader, the accept loop.
+//! TLS with reload, deadlines, backoff, the body reader, the accept loop, the client of HTTP.
 //!
 //! Knows nothing of tenants, batches or OTLP: room is taken through a function that the caller hands in.
 
@@ -6,5 +6,6 @@
 pub(crate) mod authority;
 pub mod backoff;
 pub mod body;
+pub mod http;
 pub mod serve;
 pub mod tls;

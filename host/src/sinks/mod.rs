@@ -11,7 +11,6 @@ pub mod streams;
 
 use crate::batch::{Entry, Signal};
 use crate::streams::Streams;
-use crate::telemetry::Metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,16 +40,11 @@ pub enum Sink {
 impl Sink {
     /// Connects to nothing yet. An error says what is wrong with the settings. `streams` are those that the console
     /// reads, opened from the same settings.
-    pub fn open(
-        name: &str,
-        settings: Settings,
-        streams: Option<Arc<Streams>>,
-        metrics: &Metrics,
-    ) -> Result<Sink, String> {
+    pub fn open(name: &str, settings: Settings, streams: Option<Arc<Streams>>) -> Result<Sink, String> {
         Ok(match settings {
             Settings::Otlp(settings) => Sink::Otlp(Box::new(otlp::Otlp::open(settings)?)),
             Settings::RemoteWrite(settings) => {
-                Sink::RemoteWrite(Box::new(remote_write::RemoteWrite::open(name, settings, metrics)?))
+                Sink::RemoteWrite(Box::new(remote_write::RemoteWrite::open(name, settings)?))
             }
             Settings::Streams(_) => Sink::Streams(streams.ok_or("the streams are not open")?),
             Settings::Stdout => Sink::Stdout(stdout::Stdout::default()),

@@ -9,6 +9,7 @@ mod text;
 use super::channel::CallError;
 use super::http;
 use super::incidents::{Handle, Tell};
+use crate::net::http::Client;
 use crate::net::tls;
 use crate::telemetry::Secret;
 use ::http::HeaderMap;
@@ -30,7 +31,7 @@ pub struct Settings {
 
 /// A bot and its chat.
 pub(super) struct Telegram {
-    client: reqwest::Client,
+    client: Client,
     /// These hold the token.
     send: Url,
     edit: Url,
@@ -75,7 +76,7 @@ impl Telegram {
         let handle = tell.handle.as_ref().filter(|handle| handle.chat == self.chat);
         let body = body(&self.chat, handle, tell);
         let url = if handle.is_some() { &self.edit } else { &self.send };
-        let answer = http::post(&self.client, url.clone(), HeaderMap::new(), body).await;
+        let answer = http::post(&self.client, url, HeaderMap::new(), body).await;
         let answer = answer.map_err(|reason| CallError::Retry { after: None, word: "retry", reason })?;
         match answer::read(&answer)? {
             Answered::Done { message } => {

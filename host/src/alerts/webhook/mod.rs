@@ -10,6 +10,7 @@ mod tests;
 use super::channel::CallError;
 use super::http;
 use super::incidents::Tell;
+use crate::net::http::Client;
 use crate::net::tls;
 use crate::telemetry::Secret;
 use ::http::HeaderMap;
@@ -27,7 +28,7 @@ pub struct Settings {
 /// Whom to call.
 pub(super) struct Webhook {
     name: String,
-    client: reqwest::Client,
+    client: Client,
     /// Holds a secret, as the headers do.
     url: Url,
     headers: HeaderMap,
@@ -48,7 +49,7 @@ impl Webhook {
 
     pub(super) async fn tell(&mut self, tell: &Tell) -> Result<(), CallError> {
         let body = payload::of(&self.name, &tell.state).to_string().into_bytes();
-        let answer = http::post(&self.client, self.url.clone(), self.headers.clone(), body).await;
+        let answer = http::post(&self.client, &self.url, self.headers.clone(), body).await;
         let answer = answer.map_err(|reason| CallError::Retry { after: None, word: "retry", reason })?;
         let (status, after) = (answer.status, answer.after);
         let reason = format!("HTTP status {status}");

@@ -33,7 +33,7 @@ impl World {
     }
 
     fn serve(&mut self, at: u16, sink: sinks::Settings, settings: Settings) {
-        self.serve_open(at, Arc::new(Sink::open("sink", sink, None, &Metrics::new()).unwrap()), settings);
+        self.serve_open(at, Arc::new(Sink::open("sink", sink, None).unwrap()), settings);
     }
 
     fn serve_open(&mut self, at: u16, sink: Arc<Sink>, settings: Settings) {
@@ -435,9 +435,7 @@ async fn a_store_takes_logs_of_many_tenants_at_once_and_has_no_form_for_traces()
         retention: Duration::from_secs(86_400),
     };
     let streams = crate::streams::Streams::open(settings.clone(), world.metrics.clone()).unwrap();
-    let sink = Arc::new(
-        Sink::open("streams", sinks::Settings::Streams(settings), Some(streams), &Metrics::new()).unwrap(),
-    );
+    let sink = Arc::new(Sink::open("streams", sinks::Settings::Streams(settings), Some(streams)).unwrap());
     // Before anybody delivers, so that they stand together.
     world.sinks.spawn(std::future::pending());
     let body = "\n\u{b}\u{12}\u{9}\u{12}\u{7}*\u{5}\n\u{3}abc";
@@ -534,8 +532,7 @@ fn settings_that_cannot_work_are_refused_without_showing_secrets() {
         for protocol in [Protocol::Grpc, Protocol::Http] {
             let settings = otlp::Settings { protocol, ..settings(endpoint, header) };
             assert!(!format!("{settings:?}").contains("ken"));
-            let error =
-                Sink::open("otlp", sinks::Settings::Otlp(settings), None, &Metrics::new()).unwrap_err();
+            let error = Sink::open("otlp", sinks::Settings::Otlp(settings), None).unwrap_err();
             assert!(error.contains(expected) && !error.contains("ken") && !error.contains("anna"), "{error}");
         }
     };
@@ -554,9 +551,7 @@ async fn what_a_store_had_already_is_counted() {
     let settings = streams::Settings { store, retention: Duration::from_secs(86_400) };
     let mut world = World::new(&["a"]);
     let streams = Streams::open(settings.clone(), world.metrics.clone()).unwrap();
-    let sink = Arc::new(
-        Sink::open("streams", sinks::Settings::Streams(settings), Some(streams), &Metrics::new()).unwrap(),
-    );
+    let sink = Arc::new(Sink::open("streams", sinks::Settings::Streams(settings), Some(streams)).unwrap());
     // Entries go to as many sinks as there are tasks.
     world.sinks.spawn(std::future::ready(()));
     world.commit("t", Signal::Logs, "\n\x07\x12\x05\x12\x03b\x01a", 1).await;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here trusts the server: lengths are bounded, texts are cut and escaped, broken details are ignored.
 
-use crate::sinks::http::{retry_after, shown};
+use crate::net::http::{retry_after, shown};
 use crate::sinks::{SendError, Sent};
 use ::http::{HeaderMap, StatusCode};
 use base64::Engine;

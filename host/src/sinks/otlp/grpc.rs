@@ -6,10 +6,11 @@
 use super::body::Chunks;
 use super::{ANSWER_BYTES_MAX, Compression, PING_INTERVAL, PING_TIMEOUT, answer};
 use crate::batch::Signal;
-use crate::sinks::http::{CONNECT_TIMEOUT, Target, USER_AGENT, chain};
+use crate::net::http::{CONNECT_TIMEOUT, USER_AGENT, chain};
+use crate::sinks::http::Target;
 use crate::sinks::{SendError, Sent};
 use ::http::uri::{PathAndQuery, Scheme};
-use ::http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Limited};
@@ -33,7 +34,7 @@ const FRAME_HEADER_BYTES: usize = 5;
 pub(super) struct Client {
     channel: Channel,
     uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: HeaderMap,
     encoding: Option<&'static str>,
 }
 
@@ -91,7 +92,7 @@ impl Client {
             self.encoding
                 .map(|name| (HeaderName::from_static("grpc-encoding"), HeaderValue::from_static(name))),
         );
-        headers.extend(self.headers.iter().cloned());
+        headers.extend(self.headers.clone());
         Ok(request)
     }
 }

@@ -3,7 +3,8 @@
 use super::body::Chunks;
 use super::{ANSWER_BYTES_MAX, Compression, answer};
 use crate::batch::Signal;
-use crate::sinks::http::{self, Target};
+use crate::net::http;
+use crate::sinks::http::{Target, post};
 use crate::sinks::{SendError, Sent};
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
@@ -38,9 +39,7 @@ impl Client {
     pub(super) async fn send(&self, signal: Signal, parts: Vec<Bytes>) -> Result<Sent, SendError> {
         let at = Signal::ALL.iter().position(|other| *other == signal).unwrap_or(0);
         let body = Body::wrap(Chunks::new(parts));
-        let (head, body) = self
-            .client
-            .post(&self.urls[at], &self.headers, body, ANSWER_BYTES_MAX)
+        let (head, body) = post(&self.client, &self.urls[at], &self.headers, body, ANSWER_BYTES_MAX)
             .await
             .map_err(|lost| SendError::Retry { after: None, reason: lost.reason })?;
         if head.status.is_success() {

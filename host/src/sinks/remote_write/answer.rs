@@ -3,7 +3,7 @@
 //! Of the answer's text only its kind is used: it may hold labels, which are tenants' content.
 //! Source: Prometheus Remote-Write 1.0, "Retries & Backoff"; the texts are those of Prometheus, Mimir and Thanos.
 
-use crate::sinks::http::retry_after;
+use crate::net::http::retry_after;
 use ::http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use std::time::Duration;

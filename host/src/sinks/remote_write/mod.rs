@@ -17,11 +17,11 @@ mod translate;
 mod values;
 mod work;
 
-use super::http::{self, Target};
+use super::http::{Target, post};
 use super::{Delivery, SendError, Sent};
 use crate::batch::{Entry, Signal};
-use crate::net::tls;
-use crate::telemetry::{Metrics, Secret};
+use crate::net::{http, tls};
+use crate::telemetry::Secret;
 use ::http::{HeaderMap, HeaderValue};
 use answer::Heard;
 use bytes::Bytes;
@@ -85,7 +85,7 @@ struct Told {
 
 impl RemoteWrite {
     /// `name` is that of the sink in the configuration.
-    pub fn open(name: &str, settings: Settings, _metrics: &Metrics) -> Result<RemoteWrite, String> {
+    pub fn open(name: &str, settings: Settings) -> Result<RemoteWrite, String> {
         let target = Target::of(&settings.endpoint, &settings.headers, &settings.tls)?;
         let url = Url::parse(&settings.endpoint).map_err(|error| format!("endpoint: {error}"))?;
         let (client, mut headers) = target.client()?;
@@ -156,7 +156,7 @@ impl RemoteWrite {
             Ok(body) => body,
             Err(error) => return Heard::Retry { after: None, reason: error.to_string(), is_unsent: true },
         };
-        match self.client.post(&self.url, &self.headers, Body::from(body), ANSWER_BYTES_MAX).await {
+        match post(&self.client, &self.url, &self.headers, Body::from(body), ANSWER_BYTES_MAX).await {
             Ok((head, body)) => answer::heard(head.status, &head.headers, &body, Timestamp::now()),
             Err(lost) => Heard::Retry { after: None, reason: lost.reason, is_unsent: lost.is_unsent },
         }

@@ -33,10 +33,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
-use write::Commands;
+use write::{Commands, Insert};
 
 /// Which server, and where on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +178,14 @@ impl Mongodb {
     }
 }
 
+/// Builds the next command, off the executor.
+fn next_of(mut commands: Commands) -> JoinHandle<(Commands, Option<Insert>)> {
+    tokio::task::spawn_blocking(move || {
+        let insert = commands.next();
+        (commands, insert)
+    })
+}
+
 async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, StoreError> {
     let turn = timeout(TURN_PATIENCE, turns.clone().acquire_owned()).await;
     Ok(turn.map_err(|_| failure("the store is busy"))?.expect("the semaphore is never closed"))
@@ -283,20 +291,17 @@ impl Inner {
 
     async fn write_track(&self, writes: Vec<Write>) -> Result<Written, StoreError> {
         let mut written = Written::default();
-        let mut commands = Commands::new(writes, self.hash, self.class.clone());
-        loop {
-            let making = tokio::task::spawn_blocking(move || {
-                let insert = commands.next();
-                (commands, insert)
-            });
-            let (back, insert) = making.await.map_err(|_| closed())?;
-            commands = back;
-            let Some(insert) = insert else { break };
+        let mut making = next_of(Commands::new(writes, self.hash, self.class.clone()));
+        let commands = loop {
+            let (commands, insert) = making.await.map_err(|_| closed())?;
+            let Some(insert) = insert else { break commands };
+            // The next one is built while this one is on its way.
+            making = next_of(commands);
             if !insert.documents.is_empty() {
                 self.make(&insert.name).await?;
                 self.insert(insert, &mut written).await?;
             }
-        }
+        };
         if !commands.too_large.is_empty() {
             warn!(
                 records = commands.too_large.len(),

@@ -4,7 +4,6 @@
 use super::reference::{TimeSeries, WriteRequest};
 use super::samples::settings;
 use crate::sinks::remote_write::RemoteWrite;
-use crate::telemetry::Metrics;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -68,7 +67,7 @@ impl Fake {
     pub(super) fn sink(&self) -> RemoteWrite {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let endpoint = format!("http://{}/api/v1/write", self.address);
-        RemoteWrite::open("prometheus", settings(endpoint), &Metrics::new()).unwrap()
+        RemoteWrite::open("prometheus", settings(endpoint)).unwrap()
     }
 
     pub(super) fn say(&self, script: impl IntoIterator<Item = Act>) {
