@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,18 +19,35 @@ use trommel::telemetry::{Metrics, Secret};
 
 /// Records of an entry, and documents of a command.
 const RECORDS: usize = 1_000;
+/// Entries of a delivery: what `deliver` joins while the one before is on its way.
+const ENTRIES: usize = 8;
+/// Streams that the entries of a delivery are of, in turn.
+const PROJECTS: usize = 4;
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 fn entry(first: u64) -> Arc<Entry> {
+    let project = first as usize / RECORDS % PROJECTS;
+    let project = ProjectId::new(&format!("project-{project}")).expect("a name");
     let shape = Shape { records: RECORDS, resources: 4, has_tenant: true, projects: 0 };
     let bytes = bench::encoded(shape, 1)[0].clone();
-    let stream = Stream { tenant: TenantId::local(), project: ProjectId::default_project() };
+    let stream = Stream { tenant: TenantId::local(), project };
     let (signal, records, time_ms, node) = (Signal::Logs, RECORDS as u32, 1_763_985_600_000, [1; 4]);
     Arc::new(Entry { stream, signal, first, records, time_ms, node, bytes })
 }
 
-fn write_of(entry: Arc<Entry>) -> Vec<Write> {
-    vec![Write { entry, is_resend: false }]
+/// Entries that no store has yet.
+struct Source(AtomicU64);
+
+impl Source {
+    fn entries(&self) -> Vec<Arc<Entry>> {
+        let records = (ENTRIES * RECORDS) as u64;
+        let first = self.0.fetch_add(records, Ordering::Relaxed);
+        (first..first + records).step_by(RECORDS).map(entry).collect()
+    }
+
+    fn delivery(&self) -> Vec<Write> {
+        self.entries().into_iter().map(|entry| Write { entry, is_resend: false }).collect()
+    }
 }
 
 fn document(criterion: &mut Criterion) {
@@ -112,19 +130,18 @@ fn insert(criterion: &mut Criterion) {
 
 fn against(criterion: &mut Criterion, runtime: &Runtime, name: &str, uri: &str) {
     let mut group = criterion.benchmark_group(name);
-    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.throughput(Throughput::Elements((ENTRIES * RECORDS) as u64));
     group.sample_size(20);
-    let (database, first) = ("trommel_bench", std::sync::atomic::AtomicU64::new(1));
-    let next = || entry(first.fetch_add(RECORDS as u64, std::sync::atomic::Ordering::Relaxed));
+    let (database, source) = ("trommel_bench", Source(AtomicU64::new(1)));
     let streams = runtime.block_on(async {
         let store = StoreSettings::Mongodb(Mongodb { uri: Secret::new(uri), database: database.to_owned() });
         Streams::open(Settings { store, retention: WEEK }, Metrics::new()).expect("a store")
     });
     group.bench_function("the store", |bencher| {
         bencher.iter_batched(
-            next,
-            |entry| {
-                let written = runtime.block_on(streams.write(write_of(entry))).expect("written");
+            || source.delivery(),
+            |writes| {
+                let written = runtime.block_on(streams.write(writes)).expect("written");
                 assert!(written.collided.is_empty() && written.rejected.is_empty());
             },
             criterion::BatchSize::PerIteration,
@@ -134,17 +151,21 @@ fn against(criterion: &mut Criterion, runtime: &Runtime, name: &str, uri: &str) 
         let client = mongodb::Client::with_uri_str(uri).await.expect("a client");
         client.database(database).collection::<RawDocumentBuf>("plain")
     });
+    let concern = mongodb::options::WriteConcern::builder()
+        .w(mongodb::options::Acknowledgment::Majority)
+        .journal(true)
+        .build();
     group.bench_function("the driver's insert_many", |bencher| {
         bencher.iter_batched(
-            || documents(&next()),
-            |documents| {
-                let concern = mongodb::options::WriteConcern::builder()
-                    .w(mongodb::options::Acknowledgment::Majority)
-                    .journal(true)
-                    .build();
-                let inserting =
-                    async { collection.insert_many(&documents).ordered(false).write_concern(concern).await };
-                runtime.block_on(inserting).expect("inserted")
+            || source.entries().iter().map(|entry| documents(entry)).collect::<Vec<_>>(),
+            |batches| {
+                runtime.block_on(async {
+                    for documents in &batches {
+                        let inserting = collection.insert_many(documents).ordered(false);
+                        inserting.write_concern(concern.clone()).await.expect("inserted");
+                    }
+                });
+                batches
             },
             criterion::BatchSize::PerIteration,
         );
@@ -170,18 +191,17 @@ fn embedded(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let mut group = criterion.benchmark_group("embedded");
-    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.throughput(Throughput::Elements((ENTRIES * RECORDS) as u64));
     group.sample_size(20);
-    let first = std::sync::atomic::AtomicU64::new(1);
-    let next = || entry(first.fetch_add(RECORDS as u64, std::sync::atomic::Ordering::Relaxed));
+    let source = Source(AtomicU64::new(1));
     let streams = runtime.block_on(async {
         let store = StoreSettings::Embedded { folder: folder.path().join("streams") };
         Streams::open(Settings { store, retention: WEEK }, Metrics::new()).expect("a store")
     });
     group.bench_function("the store", |bencher| {
         bencher.iter_batched(
-            next,
-            |entry| runtime.block_on(streams.write(write_of(entry))).expect("written"),
+            || source.delivery(),
+            |writes| runtime.block_on(streams.write(writes)).expect("written"),
             criterion::BatchSize::PerIteration,
         );
     });
@@ -189,13 +209,15 @@ fn embedded(criterion: &mut Criterion) {
     let rows = database.keyspace("rows", fjall::KeyspaceCreateOptions::default).expect("a keyspace");
     group.bench_function("plain fjall", |bencher| {
         bencher.iter_batched(
-            next,
-            |entry| {
+            || source.entries(),
+            |entries| {
                 let mut batch = database.batch().durability(Some(fjall::PersistMode::SyncData));
-                let part = entry.bytes.len() / RECORDS;
-                for at in 0..RECORDS {
-                    let id = entry.record_id([7; 8], at as u32);
-                    batch.insert(&rows, id.0, &entry.bytes[at * part..(at + 1) * part]);
+                for entry in &entries {
+                    let part = entry.bytes.len() / RECORDS;
+                    for at in 0..RECORDS {
+                        let id = entry.record_id([7; 8], at as u32);
+                        batch.insert(&rows, id.0, &entry.bytes[at * part..(at + 1) * part]);
+                    }
                 }
                 batch.commit().expect("committed");
             },

@@ -6,8 +6,9 @@ use std::process::Command;
 /// The host of every address; nothing else in the story has it in its name.
 const HOST: &str = "people.example";
 
-/// The first digits of every card, in the three ways people write them.
-const CARDS: [&str; 3] = ["453951", "4539 51", "4539-51"];
+/// The first digits of every card, in the three ways people write them: so many of them that no time in
+/// nanoseconds and no id among a hundred thousand lines has them by chance.
+const CARDS: [&str; 3] = ["4539510000", "4539 5100 00", "4539-5100-00"];
 
 /// What would show that somebody's data was kept.
 pub fn needles() -> [&'static str; 4] {
@@ -20,7 +21,8 @@ pub fn address(of: &str, number: usize) -> String {
 
 /// A number that every check of a card passes, written as people do: with nothing, spaces or hyphens between.
 pub fn card(number: usize) -> String {
-    let head = format!("{}{number:09}", CARDS[0]);
+    let head = format!("{}{number:05}", CARDS[0]);
+    assert_eq!(head.len(), 15, "{number} is too large for a card");
     let digits = format!("{head}{}", check_digit(&head));
     match number % 3 {
         0 => digits,
@@ -54,7 +56,7 @@ pub fn assert_nobody_in(what: &str, text: &str) {
     }
 }
 
-/// The files under the folder that have one of the words, by their bytes.
+/// The files under the folder that have one of the words, by their bytes, each with what stands around it.
 pub fn files_with(folder: &Path, words: &[&str]) -> Vec<String> {
     let mut grep = Command::new("grep");
     grep.args(["--recursive", "--files-with-matches", "--text", "--fixed-strings"]);
@@ -66,7 +68,16 @@ pub fn files_with(folder: &Path, words: &[&str]) -> Vec<String> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let said: Vec<&str> = said.lines().filter(|line| !line.contains("No such file")).collect();
     assert!(said.is_empty(), "the search in {}: {said:?}", folder.display());
-    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    let files = String::from_utf8_lossy(&output.stdout).into_owned();
+    files.lines().map(|file| format!("{file}: {}", around_first(Path::new(file), words))).collect()
+}
+
+fn around_first(file: &Path, words: &[&str]) -> String {
+    let Ok(bytes) = std::fs::read(file) else { return "gone since".into() };
+    let places = words.iter().filter_map(|word| memchr::memmem::find(&bytes, word.as_bytes()));
+    let Some(at) = places.min() else { return "changed since".into() };
+    let around = &bytes[at.saturating_sub(100)..bytes.len().min(at + 100)];
+    around.escape_ascii().to_string()
 }
 
 #[test]
