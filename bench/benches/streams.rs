@@ -2,8 +2,10 @@
 
 use bench::Shape;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use fjall::KeyspaceCreateOptions;
 use mongodb::bson::{RawDocumentBuf, doc, serialize_to_raw_document_buf};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
 use prost::Message;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -14,8 +16,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use trommel::batch::{Entry, ProjectId, Signal, Stream, TenantId};
 use trommel::streams::mongodb::{Settings as Mongodb, put_documents};
-use trommel::streams::{Settings, StoreSettings, Streams, Write};
+use trommel::streams::{Settings, StoreSettings, Streams, Write, stream_hash};
 use trommel::telemetry::{Metrics, Secret};
+
+/// The collector's allocator, for both sides.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Records of an entry, and documents of a command.
 const RECORDS: usize = 1_000;
@@ -23,6 +29,8 @@ const RECORDS: usize = 1_000;
 const ENTRIES: usize = 8;
 /// Streams that the entries of a delivery are of, in turn.
 const PROJECTS: usize = 4;
+/// Deliveries in a row: several tables are filled, sorted and merged meanwhile.
+const BURST: u64 = 20;
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
 fn entry(first: u64) -> Arc<Entry> {
@@ -186,13 +194,13 @@ fn documents(entry: &Entry) -> Vec<RawDocumentBuf> {
     documents
 }
 
-/// The embedded store beside the database it stands on: as many rows of as many bytes, synced as well.
+/// The embedded store beside the database it stands on: the same rows, synced as well.
 fn embedded(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let mut group = criterion.benchmark_group("embedded");
     group.throughput(Throughput::Elements((ENTRIES * RECORDS) as u64));
-    group.sample_size(20);
+    group.sample_size(10);
     let source = Source(AtomicU64::new(1));
     let streams = runtime.block_on(async {
         let store = StoreSettings::Embedded { folder: folder.path().join("streams") };
@@ -202,29 +210,56 @@ fn embedded(criterion: &mut Criterion) {
         bencher.iter_batched(
             || source.delivery(),
             |writes| runtime.block_on(streams.write(writes)).expect("written"),
-            criterion::BatchSize::PerIteration,
+            criterion::BatchSize::NumIterations(BURST),
         );
     });
-    let database = fjall::Database::builder(folder.path().join("plain")).open().expect("a database");
-    let rows = database.keyspace("rows", fjall::KeyspaceCreateOptions::default).expect("a keyspace");
-    group.bench_function("plain fjall", |bencher| {
-        bencher.iter_batched(
-            || source.entries(),
-            |entries| {
-                let mut batch = database.batch().durability(Some(fjall::PersistMode::SyncData));
-                for entry in &entries {
-                    let part = entry.bytes.len() / RECORDS;
-                    for at in 0..RECORDS {
-                        let id = entry.record_id([7; 8], at as u32);
-                        batch.insert(&rows, id.0, &entry.bytes[at * part..(at + 1) * part]);
-                    }
-                }
-                batch.commit().expect("committed");
-            },
-            criterion::BatchSize::PerIteration,
-        );
-    });
+    let same = || {
+        KeyspaceCreateOptions::default()
+            .max_memtable_size(8 << 20)
+            .data_block_size_policy(fjall::config::BlockSizePolicy::all(16 << 10))
+            .data_block_compression_policy(fjall::config::CompressionPolicy::all(fjall::CompressionType::Lz4))
+    };
+    for (name, options) in [
+        ("plain fjall, the same tables", same()),
+        ("plain fjall, its own defaults", KeyspaceCreateOptions::default()),
+    ] {
+        let plain = fjall::Database::builder(folder.path().join(name)).worker_threads(2);
+        let database = plain.open().expect("a database");
+        let rows = database.keyspace("rows", || options).expect("a keyspace");
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(
+                || source.entries().iter().flat_map(|entry| rows_of(entry)).collect::<Vec<_>>(),
+                |written| {
+                    let mut batch = database.batch().durability(Some(fjall::PersistMode::SyncData));
+                    written.iter().for_each(|(key, value)| batch.insert(&rows, key, value));
+                    batch.commit().expect("committed");
+                    written
+                },
+                criterion::BatchSize::NumIterations(BURST),
+            );
+        });
+    }
     group.finish();
+}
+
+/// What the embedded store keeps of an entry: the names of the stream, then a request with the one record.
+fn rows_of(entry: &Entry) -> Vec<([u8; 24], Vec<u8>)> {
+    let request = ExportLogsServiceRequest::decode(entry.bytes.clone()).expect("valid");
+    let mut rows = Vec::new();
+    for resource in request.resource_logs {
+        for scope in &resource.scope_logs {
+            for record in &scope.log_records {
+                let scope = ScopeLogs { log_records: vec![record.clone()], ..scope.clone() };
+                let resource = ResourceLogs { scope_logs: vec![scope], ..resource.clone() };
+                let names = format!("...{}{}", entry.stream.tenant.as_str(), entry.stream.project.as_str());
+                let mut value = names.into_bytes();
+                let one = ExportLogsServiceRequest { resource_logs: vec![resource] };
+                one.encode(&mut value).expect("a buffer that grows");
+                rows.push((entry.record_id(stream_hash(&entry.stream), rows.len() as u32).0, value));
+            }
+        }
+    }
+    rows
 }
 
 criterion_group!(benches, document, insert, embedded);

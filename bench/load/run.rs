@@ -287,10 +287,9 @@ impl Bench {
 }
 
 fn configuration(plugins: &str, memory: &str, is_gzip: bool) -> String {
-    let (section, names) = match plugins {
-        "" => (String::new(), ""),
-        _ => (format!("plugins:\n  {plugins}\n"), "redact, sample, enrich"),
-    };
+    let section = if plugins.is_empty() { String::new() } else { format!("plugins:\n  {plugins}\n") };
+    let names = plugins.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    let names = names.collect::<Vec<_>>().join(", ");
     let compression = if is_gzip { "gzip" } else { "none" };
     let body_max = if memory.is_empty() { "" } else { ", body_max: 16MiB" };
     format!(

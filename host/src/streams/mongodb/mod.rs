@@ -49,6 +49,8 @@ pub struct Settings {
 
 /// Readers at once; each may hold a batch of the server's, 16 MB at most.
 const READS_MAX: usize = 4;
+/// Inserts on their way at once: while the server answers one, others are built and sent.
+const TRACKS_MAX: usize = 4;
 /// How long anything waits for its turn.
 const TURN_PATIENCE: Duration = Duration::from_secs(30);
 /// How long one command may take: less than an attempt of `deliver`, which then hears why.
@@ -259,30 +261,31 @@ impl Inner {
 
     async fn write(self: &Arc<Inner>, writes: Vec<Write>) -> Result<Written, StoreError> {
         self.note_streams(&writes).await?;
-        let [one, other] = self.tracks(writes);
-        let (mut written, other) = match (one, other) {
-            (one, other) if other.is_empty() => (self.write_track(one).await?, Written::default()),
-            (one, other) => {
-                let (one, other) = tokio::join!(self.write_track(one), self.write_track(other));
-                (one?, other?)
-            }
-        };
-        written.collided.extend(other.collided);
-        written.rejected.extend(other.rejected);
-        written.presumed += other.presumed;
+        let mut tracks = JoinSet::new();
+        for track in self.tracks(writes).into_iter().filter(|track| !track.is_empty()) {
+            let inner = self.clone();
+            tracks.spawn(async move { inner.write_track(track).await });
+        }
+        let mut written = Written::default();
+        while let Some(track) = tracks.join_next().await {
+            let track = track.map_err(|_| closed())??;
+            written.collided.extend(track.collided);
+            written.rejected.extend(track.rejected);
+            written.presumed += track.presumed;
+        }
         written.collided.sort_unstable();
         written.rejected.sort_unstable();
         Ok(written)
     }
 
-    /// Two lists that are written at once. A stream is in one of them, so that its documents become visible in order.
-    fn tracks(&self, writes: Vec<Write>) -> [Vec<Write>; 2] {
-        let mut tracks = [Vec::new(), Vec::new()];
-        let mut bytes = [0, 0];
+    /// Lists that are written at once. A stream is in one of them, so that its documents become visible in order.
+    fn tracks(&self, writes: Vec<Write>) -> [Vec<Write>; TRACKS_MAX] {
+        let mut tracks = [const { Vec::new() }; TRACKS_MAX];
+        let mut bytes = [0; TRACKS_MAX];
         let mut of: HashMap<Stream, usize> = HashMap::new();
         for write in writes {
-            let lesser = usize::from(bytes[1] < bytes[0]);
-            let track = *of.entry(write.entry.stream.clone()).or_insert(lesser);
+            let least = (0..TRACKS_MAX).min_by_key(|track| bytes[*track]).expect("there are some");
+            let track = *of.entry(write.entry.stream.clone()).or_insert(least);
             bytes[track] += write.entry.bytes.len();
             tracks[track].push(write);
         }

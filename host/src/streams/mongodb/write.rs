@@ -34,6 +34,8 @@ pub(super) struct Commands {
     walk: Option<Walk>,
     writer: Writer,
     carried: Option<Carried>,
+    /// Room for the next command: what the one before took, and an eighth.
+    bytes: usize,
     /// Documents that no server takes.
     pub(super) too_large: Vec<u64>,
 }
@@ -64,6 +66,7 @@ impl Commands {
             walk: None,
             writer: Writer::default(),
             carried: None,
+            bytes: 0,
             too_large: Vec::new(),
         }
     }
@@ -75,7 +78,7 @@ impl Commands {
             (None, Some(write)) => write.entry.time_ms / DAY_MS,
             (None, None) => return None,
         };
-        let mut making = Making::new(Name { day, class: self.class.clone() });
+        let mut making = Making::new(Name { day, class: self.class.clone() }, self.bytes);
         if let Some(carried) = self.carried.take() {
             making.put(&carried);
         }
@@ -101,13 +104,19 @@ impl Commands {
                     Ended::In => {}
                     Ended::ForTheNext(carried) => {
                         self.carried = Some(carried);
-                        return Some(making.finish());
+                        return Some(self.finish(making));
                     }
                     Ended::TooLarge => self.too_large.push(id.number()),
                 }
             }
         }
-        Some(making.finish())
+        Some(self.finish(making))
+    }
+
+    fn finish(&mut self, making: Making) -> Insert {
+        let insert = making.finish();
+        self.bytes = insert.command.len() + insert.command.len() / 8;
+        insert
     }
 }
 
@@ -139,8 +148,9 @@ struct Making {
 }
 
 impl Making {
-    fn new(name: Name) -> Making {
-        let mut out = Bson::default();
+    /// With room for so many bytes.
+    fn new(name: Name, bytes: usize) -> Making {
+        let mut out = Bson(Vec::with_capacity(bytes));
         let command = out.open();
         out.text("insert", &name.text().unwrap_or_default());
         out.bool("ordered", false);
@@ -194,7 +204,7 @@ impl Making {
 impl Insert {
     /// The same for some of its documents.
     pub(super) fn part(&self, documents: Range<usize>) -> Insert {
-        let mut making = Making::new(self.name.clone());
+        let mut making = Making::new(self.name.clone(), 0);
         for document in &self.documents[documents] {
             let bytes = self.command[document.bytes.clone()].to_vec();
             making.put(&Carried { id: document.id, bytes, is_resend: document.is_resend });
