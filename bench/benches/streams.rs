@@ -19,10 +19,6 @@ use trommel::streams::mongodb::{Settings as Mongodb, put_documents};
 use trommel::streams::{Settings, StoreSettings, Streams, Write, stream_hash};
 use trommel::telemetry::{Metrics, Secret};
 
-/// The collector's allocator, for both sides.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// Records of an entry, and documents of a command.
 const RECORDS: usize = 1_000;
 /// Entries of a delivery: what `deliver` joins while the one before is on its way.
