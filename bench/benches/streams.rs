@@ -247,6 +247,7 @@ fn rows_of(entry: &Entry) -> Vec<([u8; 24], Vec<u8>)> {
             for record in &scope.log_records {
                 let scope = ScopeLogs { log_records: vec![record.clone()], ..scope.clone() };
                 let resource = ResourceLogs { scope_logs: vec![scope], ..resource.clone() };
+                // Three bytes for the version and two lengths.
                 let names = format!("...{}{}", entry.stream.tenant.as_str(), entry.stream.project.as_str());
                 let mut value = names.into_bytes();
                 let one = ExportLogsServiceRequest { resource_logs: vec![resource] };

@@ -136,6 +136,17 @@ fn a_wrong_configuration_ends_with_2_and_says_everything_at_once() {
     assert_eq!(Command::new(binary()).arg("rum").output().unwrap().status.code(), Some(2));
 }
 
+/// The collector's log, if the test fails.
+struct ShownOnFailure(PathBuf);
+
+impl Drop for ShownOnFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(&self.0).unwrap_or_default());
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_prints_a_curl_line_that_works_and_shows_an_incident_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -144,6 +155,7 @@ async fn the_demo_prints_a_curl_line_that_works_and_shows_an_incident_to_its_end
     command.args(["run", "--demo"]).current_dir(folder.path()).stdout(Stdio::piped());
     command.stderr(std::fs::File::create(&log).unwrap());
     let mut process = Process(command.spawn().unwrap());
+    let _shown = ShownOnFailure(log.clone());
     let out = BufReader::new(process.0.stdout.take().unwrap());
     let line = tokio::task::spawn_blocking(move || {
         out.lines().map_while(Result::ok).find(|line| line.trim_start().starts_with("curl"))

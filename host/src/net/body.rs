@@ -217,8 +217,7 @@ where
         let bytes_max = self.limits.bytes_max;
         let is_small = wire.len() <= INLINE_BYTES;
         let first = wire.len().saturating_mul(8).clamp(4 << 10, INLINE_BYTES);
-        let mut work =
-            Inflation::new(wire, encoding, bytes_max).ok_or(Fault::Compressed { encoding, offset: 0 })?;
+        let mut work = Inflation::new(wire, encoding).ok_or(Fault::Compressed { encoding, offset: 0 })?;
         loop {
             let have = work.out.len();
             let step = if have < INLINE_BYTES { first } else { STEP_BYTES };
@@ -278,7 +277,6 @@ impl Gathered {
 struct Inflation {
     decoder: Decoder,
     out: Vec<u8>,
-    bytes_max: usize,
 }
 
 enum Decoder {
@@ -287,7 +285,7 @@ enum Decoder {
 }
 
 impl Inflation {
-    fn new(wire: Bytes, encoding: Encoding, bytes_max: usize) -> Option<Inflation> {
+    fn new(wire: Bytes, encoding: Encoding) -> Option<Inflation> {
         let decoder = if encoding == Encoding::Gzip {
             Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(wire.reader())))
         } else {
@@ -295,27 +293,17 @@ impl Inflation {
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).ok()?;
             Decoder::Zstd(decoder)
         };
-        Some(Inflation { decoder, out: Vec::new(), bytes_max })
+        Some(Inflation { decoder, out: Vec::new() })
     }
 
     /// At most `step` bytes more; true at the end.
     fn advance(&mut self, step: usize) -> std::io::Result<bool> {
-        self.make_room(self.out.len() + step);
+        self.out.reserve(step);
         let read = match &mut self.decoder {
             Decoder::Gzip(decoder) => decoder.take(step as u64).read_to_end(&mut self.out),
             Decoder::Zstd(decoder) => decoder.take(step as u64).read_to_end(&mut self.out),
         }?;
         Ok(read < step)
-    }
-
-    /// Doubles, but for the last time up to the byte that is one too many: what grows is copied, and both are in memory.
-    fn make_room(&mut self, wanted: usize) {
-        let room = self.out.capacity();
-        if wanted > room {
-            let end = self.bytes_max + 1;
-            let doubled = if room >= self.bytes_max / 2 { end } else { room * 2 };
-            self.out.reserve_exact(doubled.max(wanted) - self.out.len());
-        }
     }
 }
 

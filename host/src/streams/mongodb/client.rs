@@ -13,7 +13,8 @@ use std::time::Duration;
 
 /// Shorter than a viewer's patience and an attempt of `deliver`, so that both hear what is wrong.
 const SERVER_PATIENCE: Duration = Duration::from_secs(4);
-/// What the driver's connections are used for at once: one write, a few readers, the odd small command.
+/// What the driver's connections are used for at once: the tracks of a write and the readers; the odd small command waits
+/// for one of them.
 const CONNECTIONS_MAX: u32 = 8;
 
 /// Whether a connection string can be used; what is wrong otherwise, without any part of it. Needs no network.

@@ -266,9 +266,11 @@ impl Inner {
             let inner = self.clone();
             tracks.spawn(async move { inner.write_track(track).await });
         }
+        // One that fails breaks off no other: what is on its way is waited for.
+        let ended = tracks.join_all().await;
         let mut written = Written::default();
-        while let Some(track) = tracks.join_next().await {
-            let track = track.map_err(|_| closed())??;
+        for track in ended {
+            let track = track?;
             written.collided.extend(track.collided);
             written.rejected.extend(track.rejected);
             written.presumed += track.presumed;

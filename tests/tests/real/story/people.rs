@@ -6,13 +6,13 @@ use std::process::Command;
 /// The host of every address; nothing else in the story has it in its name.
 const HOST: &str = "people.example";
 
-/// The first digits of every card, in the three ways people write them: so many of them that no time in
-/// nanoseconds and no id among a hundred thousand lines has them by chance.
-const CARDS: [&str; 3] = ["4539510000", "4539 5100 00", "4539-5100-00"];
+/// The first digits of every card. So many of them stand in no time in nanoseconds and no id among a hundred thousand
+/// lines by chance; six do.
+const CARD: &str = "4539510000";
 
-/// What would show that somebody's data was kept.
-pub fn needles() -> [&'static str; 4] {
-    [HOST, CARDS[0], CARDS[1], CARDS[2]]
+/// What would show that somebody's data was kept: an address, or a card as people write it, whole or with its end masked.
+pub fn needles() -> [&'static str; 9] {
+    [HOST, CARD, "4539 51", "4539-51", "453951*", "453951x", "453951X", "453951#", "453951["]
 }
 
 pub fn address(of: &str, number: usize) -> String {
@@ -21,7 +21,7 @@ pub fn address(of: &str, number: usize) -> String {
 
 /// A number that every check of a card passes, written as people do: with nothing, spaces or hyphens between.
 pub fn card(number: usize) -> String {
-    let head = format!("{}{number:05}", CARDS[0]);
+    let head = format!("{CARD}{number:05}");
     assert_eq!(head.len(), 15, "{number} is too large for a card");
     let digits = format!("{head}{}", check_digit(&head));
     match number % 3 {
@@ -80,6 +80,10 @@ fn around_first(file: &Path, words: &[&str]) -> String {
     around.escape_ascii().to_string()
 }
 
+fn is_somebodys(text: &str) -> bool {
+    needles().iter().any(|needle| text.contains(needle))
+}
+
 #[test]
 fn the_cards_of_the_story_are_cards() {
     // Known to be right: 4539 1488 0343 6467.
@@ -87,8 +91,10 @@ fn the_cards_of_the_story_are_cards() {
     assert_eq!(card(0).len(), 16);
     assert_eq!(card(1).split(' ').map(str::len).collect::<Vec<_>>(), [4; 4]);
     for number in 0..3 {
-        assert!(needles()[1..].iter().any(|needle| card(number).contains(needle)), "{}", card(number));
+        assert!(is_somebodys(&card(number)), "{}", card(number));
     }
+    assert!(is_somebodys("453951******0006") && is_somebodys("4539-51**-****-0006"));
+    assert!(!is_somebodys(r#"{"time_ns": 453951, "n": 1453951}"#));
 }
 
 #[test]
