@@ -140,6 +140,7 @@ fn a_wrong_configuration_ends_with_2_and_says_everything_at_once() {
 struct ShownOnFailure(PathBuf);
 
 impl Drop for ShownOnFailure {
+    #[allow(clippy::print_stderr, reason = "a failing test shows what the collector said")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", std::fs::read_to_string(&self.0).unwrap_or_default());
