@@ -1,6 +1,7 @@
 //! What does a record cost on its way into a store, beside the plain driver and the plain database?
 
 use bench::Shape;
+use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fjall::KeyspaceCreateOptions;
 use mongodb::bson::{RawDocumentBuf, doc, serialize_to_raw_document_buf};
@@ -19,34 +20,36 @@ use trommel::streams::mongodb::{Settings as Mongodb, put_documents};
 use trommel::streams::{Settings, StoreSettings, Streams, Write, stream_hash};
 use trommel::telemetry::{Metrics, Secret};
 
+/// The collector's allocator, for both sides.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Records of an entry, and documents of a command.
 const RECORDS: usize = 1_000;
 /// Entries of a delivery: what `deliver` joins while the one before is on its way.
 const ENTRIES: usize = 8;
 /// Streams that the entries of a delivery are of, in turn.
 const PROJECTS: usize = 4;
-/// Deliveries in a row: several tables are filled, sorted and merged meanwhile.
-const BURST: u64 = 20;
+/// Deliveries in a row: 300 MB, so that tables are filled, sorted and merged meanwhile.
+const BURST: u64 = 50;
 const WEEK: Duration = Duration::from_secs(7 * 86_400);
 
-fn entry(first: u64) -> Arc<Entry> {
-    let project = first as usize / RECORDS % PROJECTS;
-    let project = ProjectId::new(&format!("project-{project}")).expect("a name");
-    let shape = Shape { records: RECORDS, resources: 4, has_tenant: true, projects: 0 };
-    let bytes = bench::encoded(shape, 1)[0].clone();
-    let stream = Stream { tenant: TenantId::local(), project };
-    let (signal, records, time_ms, node) = (Signal::Logs, RECORDS as u32, 1_763_985_600_000, [1; 4]);
-    Arc::new(Entry { stream, signal, first, records, time_ms, node, bytes })
+/// Entries that no store has yet, of requests that were built before: whoever takes them has no rest in between.
+struct Source {
+    next: AtomicU64,
+    requests: Vec<Bytes>,
 }
 
-/// Entries that no store has yet.
-struct Source(AtomicU64);
-
 impl Source {
+    fn new() -> Source {
+        let shape = Shape { records: RECORDS, resources: 4, has_tenant: true, projects: 0 };
+        Source { next: AtomicU64::new(1), requests: bench::encoded(shape, ENTRIES) }
+    }
+
     fn entries(&self) -> Vec<Arc<Entry>> {
         let records = (ENTRIES * RECORDS) as u64;
-        let first = self.0.fetch_add(records, Ordering::Relaxed);
-        (first..first + records).step_by(RECORDS).map(entry).collect()
+        let first = self.next.fetch_add(records, Ordering::Relaxed);
+        (0..).zip(&self.requests).map(|(at, bytes)| entry(first + at * RECORDS as u64, bytes)).collect()
     }
 
     fn delivery(&self) -> Vec<Write> {
@@ -54,8 +57,16 @@ impl Source {
     }
 }
 
+fn entry(first: u64, bytes: &Bytes) -> Arc<Entry> {
+    let project = first as usize / RECORDS % PROJECTS;
+    let project = ProjectId::new(&format!("project-{project}")).expect("a name");
+    let stream = Stream { tenant: TenantId::local(), project };
+    let (signal, records, time_ms, node) = (Signal::Logs, RECORDS as u32, 1_763_985_600_000, [1; 4]);
+    Arc::new(Entry { stream, signal, first, records, time_ms, node, bytes: bytes.clone() })
+}
+
 fn document(criterion: &mut Criterion) {
-    let entry = entry(1);
+    let entry = Source::new().entries().remove(0);
     let mut group = criterion.benchmark_group("a document");
     group.throughput(Throughput::Elements(RECORDS as u64));
     group.bench_function("from the bytes", |bencher| {
@@ -136,7 +147,7 @@ fn against(criterion: &mut Criterion, runtime: &Runtime, name: &str, uri: &str) 
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements((ENTRIES * RECORDS) as u64));
     group.sample_size(20);
-    let (database, source) = ("trommel_bench", Source(AtomicU64::new(1)));
+    let (database, source) = ("trommel_bench", Source::new());
     let streams = runtime.block_on(async {
         let store = StoreSettings::Mongodb(Mongodb { uri: Secret::new(uri), database: database.to_owned() });
         Streams::open(Settings { store, retention: WEEK }, Metrics::new()).expect("a store")
@@ -190,14 +201,14 @@ fn documents(entry: &Entry) -> Vec<RawDocumentBuf> {
     documents
 }
 
-/// The embedded store beside the database it stands on: the same rows, synced as well.
+/// The embedded store beside the database it stands on: the same rows in as many commits, synced as well.
 fn embedded(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let mut group = criterion.benchmark_group("embedded");
     group.throughput(Throughput::Elements((ENTRIES * RECORDS) as u64));
     group.sample_size(10);
-    let source = Source(AtomicU64::new(1));
+    let source = Source::new();
     let streams = runtime.block_on(async {
         let store = StoreSettings::Embedded { folder: folder.path().join("streams") };
         Streams::open(Settings { store, retention: WEEK }, Metrics::new()).expect("a store")
@@ -209,6 +220,7 @@ fn embedded(criterion: &mut Criterion) {
             criterion::BatchSize::NumIterations(BURST),
         );
     });
+    let values: Vec<Vec<Vec<u8>>> = source.entries().iter().map(|entry| values_of(entry)).collect();
     let same = || {
         KeyspaceCreateOptions::default()
             .max_memtable_size(8 << 20)
@@ -224,12 +236,16 @@ fn embedded(criterion: &mut Criterion) {
         let rows = database.keyspace("rows", || options).expect("a keyspace");
         group.bench_function(name, |bencher| {
             bencher.iter_batched(
-                || source.entries().iter().flat_map(|entry| rows_of(entry)).collect::<Vec<_>>(),
-                |written| {
+                || source.entries(),
+                |entries| {
                     let mut batch = database.batch().durability(Some(fjall::PersistMode::SyncData));
-                    written.iter().for_each(|(key, value)| batch.insert(&rows, key, value));
+                    for (entry, values) in entries.iter().zip(&values) {
+                        let hash = stream_hash(&entry.stream);
+                        for (at, value) in (0..).zip(values) {
+                            batch.insert(&rows, entry.record_id(hash, at).0, &value[..]);
+                        }
+                    }
                     batch.commit().expect("committed");
-                    written
                 },
                 criterion::BatchSize::NumIterations(BURST),
             );
@@ -239,9 +255,9 @@ fn embedded(criterion: &mut Criterion) {
 }
 
 /// What the embedded store keeps of an entry: the names of the stream, then a request with the one record.
-fn rows_of(entry: &Entry) -> Vec<([u8; 24], Vec<u8>)> {
+fn values_of(entry: &Entry) -> Vec<Vec<u8>> {
     let request = ExportLogsServiceRequest::decode(entry.bytes.clone()).expect("valid");
-    let mut rows = Vec::new();
+    let mut values = Vec::new();
     for resource in request.resource_logs {
         for scope in &resource.scope_logs {
             for record in &scope.log_records {
@@ -252,11 +268,11 @@ fn rows_of(entry: &Entry) -> Vec<([u8; 24], Vec<u8>)> {
                 let mut value = names.into_bytes();
                 let one = ExportLogsServiceRequest { resource_logs: vec![resource] };
                 one.encode(&mut value).expect("a buffer that grows");
-                rows.push((entry.record_id(stream_hash(&entry.stream), rows.len() as u32).0, value));
+                values.push(value);
             }
         }
     }
-    rows
+    values
 }
 
 criterion_group!(benches, document, insert, embedded);

@@ -19,11 +19,11 @@ fn folder() -> tempfile::TempDir {
 /// Plugins by name, with what they do with a batch and with windows; all in the pipeline of `acme`, the last alone in
 /// that of `globex`.
 async fn start(plugins: &[(&str, &str, &str)]) -> World {
-    start_with(plugins, "100ms").await
+    start_with(plugins, "100ms", "").await
 }
 
-/// With so much CPU time for each call.
-async fn start_with(plugins: &[(&str, &str, &str)], time: &str) -> World {
+/// With so much CPU time for each call, and more of a configuration.
+async fn start_with(plugins: &[(&str, &str, &str)], time: &str, more: &str) -> World {
     let plugin = |(name, process, tick): &(&str, &str, &str)| {
         format!(
             "  {name}: {{ module: timer.wasm, on_failure: pass, limits: {{ time: {time} }}, grant: {{ reads: [body], writes: [drop] }}, config: {{ process: {process}, tick: {tick} }} }}\n"
@@ -36,7 +36,7 @@ async fn start_with(plugins: &[(&str, &str, &str)], time: &str) -> World {
     };
     let yaml = format!(
         "receivers: {{ otlp: {{ grpc: {{ listen: 127.0.0.1:0 }} }} }}\nconsole: {{ listen: 127.0.0.1:0 }}\n\
-         sinks: {{ streams: {{ type: streams }} }}\nidentity:\n  tokens:\n{}{}plugins:\n{}pipelines:\n  \
+         sinks: {{ streams: {{ type: streams }} }}\n{more}identity:\n  tokens:\n{}{}plugins:\n{}pipelines:\n  \
          - {{ name: acme, when: {{ tenant: [acme] }}, plugins: [{}], sinks: [streams] }}\n  \
          - {{ name: globex, plugins: [{}], sinks: [streams] }}\n",
         token("acme"),
@@ -138,6 +138,40 @@ async fn plugins_that_flood_alerts_and_keys_or_loop_in_their_tick_harm_nobody_el
     world.end().await;
 }
 
+/// A channel whose port is closed, one that takes the call and never answers, and one that is well.
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_that_are_down_while_alerts_fire_hold_up_no_record_and_no_other_channel() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let telegram = |address: std::net::SocketAddr| {
+        format!(r#"{{ type: telegram, token: "123:secret-token", chat: "-1", api: "http://{address}" }}"#)
+    };
+    let alerts = format!(
+        "alerts: {{ channels: {{ gone: {}, silent: {}, here: {{ type: log }} }}, routes: [{{ to: [gone, silent, here] }}] }}\n",
+        telegram(closed),
+        telegram(silent.local_addr().unwrap()),
+    );
+    let world =
+        start_with(&[("alerts", "fire", "nothing"), ("good", "add", "report")], "100ms", &alerts).await;
+    let records = send_from_many(&world, 20).await;
+    for tenant in ["acme", "globex"] {
+        let token = format!("{tenant}-token");
+        world.history_of(Some(&token), tenant, "shop", records / 2).await;
+    }
+    let (seen, called) = (&world, |channel: &str, result: &str| {
+        format!(r#"trommel_alerts_calls_total{{channel="{channel}",result="{result}"}}"#)
+    });
+    for (channel, result) in [("here", "ok"), ("gone", "retry"), ("silent", "retry")] {
+        eventually(channel, || async {
+            seen.metric(&called(channel, result)).await.unwrap_or_default() > 0.0
+        })
+        .await;
+    }
+    let raised = world.metric(r#"trommel_alerts_raised_total{tenant="acme",plugin="alerts"}"#).await;
+    assert_eq!(raised, Some((records / 4) as f64), "one for each request");
+    world.end().await;
+}
+
 /// The runtime ends only after the last call of a plugin, so the clock that stops it must go on until then.
 #[test]
 fn a_plugin_that_loops_while_the_collector_stops_does_not_hold_it_up() {
@@ -145,7 +179,7 @@ fn a_plugin_that_loops_while_the_collector_stops_does_not_hold_it_up() {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
-            let world = start_with(&[("slow", "add", "loop")], "2s").await;
+            let world = start_with(&[("slow", "add", "loop")], "2s", "").await;
             send_from_many(&world, 1).await;
             let seen = &world;
             eventually("the windows of one tenant are lost", || async move {

@@ -26,7 +26,7 @@ pub use items::{ItemParts, Items};
 pub use part::Batch;
 pub use piece::{
     BoolColumn, Call, Committed, DoubleColumn, Fault, Hits, IntColumn, Level, Packed, Piece, Places,
-    TextColumn, Texts,
+    TextColumn, Texts, Wanted,
 };
 pub use request::{Claim, Claimed, IdentityKeys, Request, Resource, Stamped};
 pub use splice::{Edit, splice};

@@ -20,6 +20,9 @@ use tokio::time::Instant;
 const INLINE_BYTES: usize = 64 << 10;
 /// The output of one step on a blocking thread: long enough to be worth the way, short enough to stop in time.
 const STEP_BYTES: usize = 256 << 10;
+/// What is decompressed lies in pieces of up to this size until it is whole: a buffer that grows would be there twice
+/// each time, and a body that turns out too large needs none.
+const PIECE_BYTES_MAX: usize = 8 << 20;
 /// Window of a zstd frame, as RFC 9659 bounds it for HTTP: 8 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
@@ -219,7 +222,7 @@ where
         let first = wire.len().saturating_mul(8).clamp(4 << 10, INLINE_BYTES);
         let mut work = Inflation::new(wire, encoding).ok_or(Fault::Compressed { encoding, offset: 0 })?;
         loop {
-            let have = work.out.len();
+            let have = work.bytes;
             let step = if have < INLINE_BYTES { first } else { STEP_BYTES };
             // One byte more than is allowed shows that it is too large.
             let step = step.min(bytes_max - have + 1);
@@ -236,12 +239,12 @@ where
                 work = same;
                 is_done
             };
-            let is_done = is_done.map_err(|_| Fault::Compressed { encoding, offset: work.out.len() })?;
-            if work.out.len() > bytes_max {
+            let is_done = is_done.map_err(|_| Fault::Compressed { encoding, offset: work.bytes })?;
+            if work.bytes > bytes_max {
                 return Err(Fault::TooLarge);
             }
             if is_done {
-                return Ok(Bytes::from(work.out));
+                return Ok(work.whole());
             }
             if Instant::now() >= self.deadline {
                 return Err(Fault::Late);
@@ -276,7 +279,11 @@ impl Gathered {
 /// A decompression that stops after each step.
 struct Inflation {
     decoder: Decoder,
-    out: Vec<u8>,
+    pieces: Vec<Vec<u8>>,
+    /// In all pieces.
+    bytes: usize,
+    /// Room of the first piece: of most bodies it is the only one.
+    likely_bytes: usize,
 }
 
 enum Decoder {
@@ -286,6 +293,7 @@ enum Decoder {
 
 impl Inflation {
     fn new(wire: Bytes, encoding: Encoding) -> Option<Inflation> {
+        let likely_bytes = wire.len().saturating_mul(8).min(PIECE_BYTES_MAX);
         let decoder = if encoding == Encoding::Gzip {
             Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(wire.reader())))
         } else {
@@ -293,17 +301,36 @@ impl Inflation {
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).ok()?;
             Decoder::Zstd(decoder)
         };
-        Some(Inflation { decoder, out: Vec::new() })
+        Some(Inflation { decoder, pieces: Vec::new(), bytes: 0, likely_bytes })
     }
 
     /// At most `step` bytes more; true at the end.
     fn advance(&mut self, step: usize) -> std::io::Result<bool> {
-        self.out.reserve(step);
-        let read = match &mut self.decoder {
-            Decoder::Gzip(decoder) => decoder.take(step as u64).read_to_end(&mut self.out),
-            Decoder::Zstd(decoder) => decoder.take(step as u64).read_to_end(&mut self.out),
-        }?;
-        Ok(read < step)
+        if self.pieces.last().is_none_or(|last| last.capacity() - last.len() < step) {
+            let usual = if self.pieces.is_empty() { self.likely_bytes } else { self.bytes };
+            self.pieces.push(Vec::with_capacity(usual.min(PIECE_BYTES_MAX).max(step)));
+        }
+        let Some(piece) = self.pieces.last_mut() else { return Ok(true) };
+        let before = piece.len();
+        let result = match &mut self.decoder {
+            Decoder::Gzip(decoder) => decoder.take(step as u64).read_to_end(piece),
+            Decoder::Zstd(decoder) => decoder.take(step as u64).read_to_end(piece),
+        };
+        // What came before a fault counts for its offset.
+        self.bytes += piece.len() - before;
+        Ok(result? < step)
+    }
+
+    fn whole(mut self) -> Bytes {
+        if self.pieces.len() > 1 {
+            return Bytes::from(self.pieces.concat());
+        }
+        let mut only = self.pieces.pop().unwrap_or_default();
+        // What is kept of it must cost no more than what it is charged for.
+        if only.capacity() / 2 > only.len() {
+            only.shrink_to_fit();
+        }
+        Bytes::from(only)
     }
 }
 

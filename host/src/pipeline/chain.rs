@@ -2,11 +2,11 @@
 
 use super::left::Left;
 use super::tally::Tally;
-use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId};
+use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId, Wanted};
 use crate::journal::Reason;
 use crate::sandbox::{Module, OnFailure, Plugin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -47,11 +47,13 @@ pub(super) struct Chain {
     slots: Vec<Slot>,
     /// Nanoseconds that small pieces took of late; 0: not known.
     pace_ns: Arc<AtomicU64>,
+    /// What the plugins asked the last piece for, by signal.
+    wanted: Arc<[AtomicU16; Signal::ALL.len()]>,
 }
 
 impl Chain {
     pub(super) fn new(slots: Vec<Slot>) -> Chain {
-        Chain { slots, pace_ns: Arc::default() }
+        Chain { slots, pace_ns: Arc::default(), wanted: Arc::default() }
     }
 
     /// Whether no plugin is to be called for records of this signal.
@@ -109,14 +111,21 @@ impl Chain {
     /// and the chain [`Chain::is_quick`].
     pub(super) fn run(
         &self,
-        piece: Piece,
+        mut piece: Piece,
         now_ns: u64,
         tenant: &TenantId,
         keys: &IdentityKeys,
         tally: &mut Tally,
     ) -> (Piece, Vec<Left>) {
         let begun = (piece.item_bytes() <= SMALL_BYTES_MAX).then(Instant::now);
+        // What they ask for differs little from piece to piece.
+        let kept = &self.wanted[piece.signal() as usize];
+        let expected = Wanted(kept.load(Ordering::Relaxed));
+        piece.expect(expected);
         let ran = self.call_all(piece, now_ns, tenant, keys, tally);
+        if ran.0.wanted() != expected {
+            kept.store(ran.0.wanted().0, Ordering::Relaxed);
+        }
         if let Some(begun) = begun {
             self.note_pace(begun.elapsed());
         }

@@ -28,10 +28,20 @@ impl Messages {
         }
     }
 
+    pub(crate) fn hash(&self, row: u32) -> u64 {
+        let (exception, message) = self.said(row);
+        Signature::hash_of(exception, message)
+    }
+
     pub(crate) fn signature(&self, row: u32) -> Signature {
+        let (exception, message) = self.said(row);
+        Signature::of(exception, message)
+    }
+
+    fn said(&self, row: u32) -> (&str, &[u8]) {
         let exception = value(&self.types, row).unwrap_or_default();
         let message = self.body(row).or_else(|| value(&self.messages, row).map(str::as_bytes));
-        Signature::of(exception, message.unwrap_or_default())
+        (exception, message.unwrap_or_default())
     }
 
     /// The first text in the body: all of it, mostly.

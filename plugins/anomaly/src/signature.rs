@@ -20,60 +20,82 @@ impl Signature {
     /// Of a message, and the type of the exception if there is one. `message` may be bytes cut anywhere.
     pub(crate) fn of(exception: &str, message: &[u8]) -> Signature {
         let mut template = String::with_capacity(TEMPLATE_BYTES_MAX);
-        if !exception.is_empty() {
-            mask(exception.as_bytes(), &mut template);
-        }
-        if !message.is_empty() {
-            if !template.is_empty() {
-                template.push_str(": ");
-            }
-            mask(message, &mut template);
-        }
-        if template.is_empty() {
-            template.push_str("(no message)");
-        }
-        let hash = hash(template.as_bytes());
+        mask(exception, message, &mut |piece| template.push_str(&String::from_utf8_lossy(piece)));
         if template.len() > TEMPLATE_BYTES_MAX {
             template.truncate(template.floor_char_boundary(TEMPLATE_BYTES_MAX - '…'.len_utf8()));
             template.push('…');
         }
-        Signature { hash, template }
+        Signature { hash: Signature::hash_of(exception, message), template }
+    }
+
+    /// Its hash alone, which costs less: of all of the template, before that is cut.
+    pub(crate) fn hash_of(exception: &str, message: &[u8]) -> u64 {
+        let mut hash = Hash::default();
+        mask(exception, message, &mut |piece| hash.add(piece));
+        hash.end()
     }
 }
 
 /// 64 bits of FNV-1a, mixed once more so that short texts differ in all of them.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mixed = (fnv ^ (fnv >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-    mixed ^ (mixed >> 32)
+struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Hash {
+        Hash(0xcbf2_9ce4_8422_2325)
+    }
 }
 
-/// Adds the first line of a text that is not empty, with placeholders for numbers, ids, paths and quoted text.
-fn mask(text: &[u8], masked: &mut String) {
-    let mut rest = first_line(text);
+impl Hash {
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn end(self) -> u64 {
+        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        mixed ^ (mixed >> 32)
+    }
+}
+
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let mut hash = Hash::default();
+    hash.add(bytes);
+    hash.end()
+}
+
+/// The template, in pieces.
+fn mask(exception: &str, message: &[u8], put: &mut impl FnMut(&[u8])) {
+    let (exception, message) = (first_line(exception.as_bytes()), first_line(message));
+    match (exception.is_empty(), message.is_empty()) {
+        (true, true) => put(b"(no message)"),
+        (true, false) => mask_line(message, put),
+        (false, true) => mask_line(exception, put),
+        (false, false) => {
+            mask_line(exception, put);
+            put(b": ");
+            mask_line(message, put);
+        }
+    }
+}
+
+/// A line with placeholders for numbers, ids, paths and quoted text.
+fn mask_line(line: &[u8], put: &mut impl FnMut(&[u8])) {
+    let mut rest = line;
     let mut is_after_word = false;
-    while let Some(first) = rest.first().copied() {
-        let is_quote = matches!(first, b'"' | b'`') || (first == b'\'' && !is_after_word);
-        let length = match first {
-            _ if is_quote => quoted(rest),
-            _ if is_space(first) => run(rest, is_space),
-            _ if is_separator(first) => 1,
-            _ => run(rest, |byte| !is_space(byte) && !is_separator(byte)),
+    while let Some(first) = rest.first() {
+        let kind = KINDS[usize::from(*first)];
+        let is_quote = kind & QUOTE != 0 && !(*first == b'\'' && is_after_word);
+        is_after_word = kind & (SPACE | SEPARATOR) == 0;
+        let (length, by) = match kind {
+            _ if is_quote => (quoted(rest), Some("<text>")),
+            _ if kind & SPACE != 0 => (spaces(rest), Some(" ")),
+            _ if kind & SEPARATOR != 0 => (1, None),
+            _ => word(rest),
         };
         let (piece, after) = rest.split_at(length);
         rest = after;
-        is_after_word = !is_quote && !is_space(first) && !is_separator(first);
-        match first {
-            _ if is_quote => masked.push_str("<text>"),
-            _ if is_space(first) => masked.push(' '),
-            _ if is_separator(first) => masked.push(first as char),
-            _ => match placeholder(piece) {
-                Some(placeholder) => masked.push_str(placeholder),
-                None => masked.push_str(&String::from_utf8_lossy(piece)),
-            },
-        }
+        put(by.map_or(piece, str::as_bytes));
     }
 }
 
@@ -90,8 +112,39 @@ fn first_line(text: &[u8]) -> &[u8] {
     text[..whole].trim_ascii_end()
 }
 
-fn run(text: &[u8], is_part: impl Fn(u8) -> bool) -> usize {
-    text.iter().position(|byte| !is_part(*byte)).unwrap_or(text.len())
+/// What a byte is to a message; bits.
+const SPACE: u8 = 1;
+const SEPARATOR: u8 = 2;
+/// A separator as well.
+const QUOTE: u8 = 4;
+const DIGIT: u8 = 8;
+/// A digit or a letter of hexadecimal numbers.
+const HEX: u8 = 16;
+const SLASH: u8 = 32;
+const AT: u8 = 64;
+
+/// By byte. A look here costs less than the comparisons, and there is one for each byte of each message.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = kind(byte as u8);
+        byte += 1;
+    }
+    kinds
+};
+
+const fn kind(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => DIGIT | HEX,
+        b'a'..=b'f' | b'A'..=b'F' => HEX,
+        b'/' | b'\\' => SLASH,
+        b'@' => AT,
+        b'"' | b'`' | b'\'' => SEPARATOR | QUOTE,
+        b'(' | b')' | b'[' | b']' | b'{' | b'}' | b'<' | b'>' | b',' | b';' | b':' | b'=' | b'|' => SEPARATOR,
+        _ if byte.is_ascii_whitespace() || byte.is_ascii_control() => SPACE,
+        _ => 0,
+    }
 }
 
 /// Up to the closing quote; to the end of the line if it was cut off.
@@ -99,48 +152,31 @@ fn quoted(text: &[u8]) -> usize {
     text[1..].iter().position(|byte| *byte == text[0]).map_or(text.len(), |end| end + 2)
 }
 
-fn is_space(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || byte.is_ascii_control()
+fn spaces(text: &[u8]) -> usize {
+    text.iter().position(|byte| KINDS[usize::from(*byte)] & SPACE == 0).unwrap_or(text.len())
 }
 
-fn is_separator(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'(' | b')'
-            | b'['
-            | b']'
-            | b'{'
-            | b'}'
-            | b'<'
-            | b'>'
-            | b','
-            | b';'
-            | b':'
-            | b'='
-            | b'|'
-            | b'"'
-            | b'\''
-            | b'`'
-    )
-}
-
-/// What a word is replaced by if it varies from one message to the next.
-fn placeholder(word: &[u8]) -> Option<&'static str> {
-    let (mut has_digit, mut has_slash, mut has_at, mut is_hex) = (false, false, false, true);
-    for byte in word {
-        has_digit |= byte.is_ascii_digit();
-        has_slash |= matches!(byte, b'/' | b'\\');
-        has_at |= *byte == b'@';
-        is_hex &= byte.is_ascii_hexdigit();
+/// How long a word is, and what it is replaced by if it varies from one message to the next.
+fn word(text: &[u8]) -> (usize, Option<&'static str>) {
+    let (mut any, mut all, mut length) = (0, HEX, 0);
+    for byte in text {
+        let kind = KINDS[usize::from(*byte)];
+        if kind & (SPACE | SEPARATOR) != 0 {
+            break;
+        }
+        any |= kind;
+        all &= kind;
+        length += 1;
     }
-    match word.len() {
-        1 => has_digit.then_some("<n>"),
-        _ if has_slash => Some("<path>"),
-        _ if has_at => Some("<id>"),
-        length if length > WORD_BYTES_MAX => Some("<id>"),
-        length if has_digit || (is_hex && length >= HEX_BYTES_MIN) => Some("<n>"),
-        _ => None,
-    }
+    let is_number = any & DIGIT != 0 || (all & HEX != 0 && length >= HEX_BYTES_MIN);
+    let by = match length {
+        1 => (any & DIGIT != 0).then_some("<n>"),
+        _ if any & SLASH != 0 => Some("<path>"),
+        _ if any & AT != 0 => Some("<id>"),
+        _ if length > WORD_BYTES_MAX => Some("<id>"),
+        _ => is_number.then_some("<n>"),
+    };
+    (length, by)
 }
 
 #[cfg(test)]
@@ -166,6 +202,7 @@ mod tests {
             ("cut 'in the mid", "cut <text>"),
             ("größe überschritten: 漢字", "größe überschritten: 漢字"),
             ("", "(no message)"),
+            (" \n ", "(no message)"),
             (" \n x", "x"),
             ("7", "<n>"),
             ("a / b", "a / b"),

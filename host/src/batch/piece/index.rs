@@ -15,6 +15,7 @@ pub(super) const BODIES: u16 = 4;
 pub(super) const NAMES: u16 = 8;
 pub(super) const DESCRIPTIONS: u16 = 16;
 pub(super) const EVENTS: u16 = 32;
+pub(super) const ITEM_PARTS: u16 = HEADS | ATTRIBUTES | BODIES | NAMES | DESCRIPTIONS | EVENTS;
 /// Parts of the other levels.
 const EVENT_PARTS: u16 = 64;
 const RESOURCES: u16 = 128;
@@ -144,12 +145,13 @@ impl Inner {
         is_new
     }
 
-    /// One pass over the items for all parts in `want` that were not yet found.
+    /// One pass over the items for all parts in `want` that were not yet found, and those that are expected to be wanted.
     pub(super) fn index_items(&mut self, want: u16) {
-        let want = want & !self.indexed;
-        if want == 0 {
+        self.wanted |= want;
+        if want & !self.indexed == 0 {
             return;
         }
+        let want = (want | self.expected) & !self.indexed;
         self.indexed |= want;
         let bytes = self.space.bytes().clone();
         let is = |part: u16| want & part != 0;

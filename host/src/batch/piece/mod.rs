@@ -145,12 +145,19 @@ struct Inner {
     view: View,
     /// Which of the following were found.
     indexed: u16,
+    /// The parts of items that were asked for, and those that probably will be.
+    wanted: u16,
+    expected: u16,
     heads: Vec<Head>,
     events: Vec<Event>,
     tables: [Table; TABLES],
     /// The strings of the tables that the view shows.
     lists: [Option<TextList>; TABLES],
 }
+
+/// Parts of records that calls ask for: their fixed fields, bodies, attributes and so on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted(pub u16);
 
 /// The rows of a piece, in document order; positions are offsets in the batch's bytes.
 #[derive(Clone, Debug, Default)]
@@ -208,6 +215,8 @@ impl Piece {
             is_rewritten: false,
             view,
             indexed: 0,
+            wanted: 0,
+            expected: 0,
             heads: Vec::new(),
             events: Vec::new(),
             tables: Default::default(),
@@ -264,6 +273,16 @@ impl Piece {
     /// The piece as a request of its own, with its edits applied.
     pub fn standalone(&self) -> Vec<u8> {
         self.inner.standalone(&self.inner.view)
+    }
+
+    /// What of its records was asked for so far.
+    pub fn wanted(&self) -> Wanted {
+        Wanted(self.inner.wanted)
+    }
+
+    /// Says what calls will probably ask for, so that one pass over the records finds it all. It may be wrong.
+    pub fn expect(&mut self, wanted: Wanted) {
+        self.inner.expected = wanted.0 & index::ITEM_PARTS;
     }
 
     /// The route of each record that is left; `None` if no record has one.

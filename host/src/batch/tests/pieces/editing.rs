@@ -4,7 +4,7 @@ use super::super::samples::{Decoded, Dice, cases, dice, signal};
 use super::model::{self, ATTRIBUTES, Item, Node, text_value, visit};
 use super::{LEVELS, logs, piece, sample};
 use crate::batch::{
-    BoolColumn, Call, DoubleColumn, Hits, IdentityKeys, IntColumn, Level, Places, Signal, TextColumn,
+    BoolColumn, Call, DoubleColumn, Hits, IdentityKeys, IntColumn, Level, Places, Signal, TextColumn, Wanted,
 };
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use proptest::prelude::*;
@@ -372,9 +372,11 @@ proptest! {
         shape in dice(),
         edits in prop::collection::vec(any::<u8>(), 0..600),
         subset in prop::option::of((0_u32..6, 0_u32..9)),
+        expected: u16,
     ) {
         let (mut reference, batch) = sample(signal, &mut Dice(&shape));
         let Some(mut piece) = piece(&batch) else { return Ok(()) };
+        piece.expect(Wanted(expected));
         let mut dice = Dice(&edits);
         let mut all = Vec::new();
         for round in 0..2 {

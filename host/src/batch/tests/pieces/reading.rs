@@ -3,7 +3,7 @@
 use super::super::samples::{Decoded, Dice, cases, dice, signal};
 use super::model::{self, ATTRIBUTES, Item, Node, visit};
 use super::{LEVELS, PLACES, piece, sample};
-use crate::batch::{Call, Level, Places, Signal};
+use crate::batch::{Call, Level, Places, Signal, Wanted};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point};
 use proptest::prelude::*;
@@ -213,9 +213,10 @@ proptest! {
     #![proptest_config(cases(400))]
 
     #[test]
-    fn columns_read_what_prost_reads(signal in signal(), dice in dice()) {
+    fn columns_read_what_prost_reads(signal in signal(), dice in dice(), expected: u16) {
         let (mut reference, batch) = sample(signal, &mut Dice(&dice));
-        let Some(piece) = piece(&batch) else { return Ok(()) };
+        let Some(mut piece) = piece(&batch) else { return Ok(()) };
+        piece.expect(Wanted(expected));
         let mut call = piece.call(None);
         compare(&mut call, &mut reference);
         let [resources, scopes, metrics] = parents(&mut reference);
