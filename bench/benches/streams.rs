@@ -227,11 +227,11 @@ fn embedded(criterion: &mut Criterion) {
             .data_block_size_policy(fjall::config::BlockSizePolicy::all(16 << 10))
             .data_block_compression_policy(fjall::config::CompressionPolicy::all(fjall::CompressionType::Lz4))
     };
-    for (name, options) in [
-        ("plain fjall, the same tables", same()),
-        ("plain fjall, its own defaults", KeyspaceCreateOptions::default()),
+    let plain = |name: &str| fjall::Database::builder(folder.path().join(name));
+    for (name, plain, options) in [
+        ("plain fjall, the same tables and worker", plain("same").worker_threads(1), same()),
+        ("plain fjall, its own defaults", plain("defaults"), KeyspaceCreateOptions::default()),
     ] {
-        let plain = fjall::Database::builder(folder.path().join(name)).worker_threads(2);
         let database = plain.open().expect("a database");
         let rows = database.keyspace("rows", || options).expect("a keyspace");
         group.bench_function(name, |bencher| {

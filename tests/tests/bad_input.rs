@@ -242,8 +242,8 @@ async fn a_bomb_of_10_mb_that_unpacks_to_10_gb_costs_at_most_the_limit() {
     };
     let answer = post(bomb).header("content-encoding", "gzip").send().await.unwrap();
     assert_eq!(answer.status(), 413);
-    // The limit of 64 MiB, and the buffer that it outgrew.
+    // The limit of 64 MiB in pieces, what came over the wire, and the buffers that this outgrew: 95 MiB were seen.
     let cost = peak_mib(&process) - before;
-    assert!(cost <= 2 * 64 + 16, "the bomb cost {cost} MiB");
+    assert!(cost <= 64 + 3 * 16, "the bomb cost {cost} MiB");
     assert_eq!(post(logs(&[], &["still here"]).encode_to_vec()).send().await.unwrap().status(), 200);
 }

@@ -53,7 +53,8 @@ impl Day {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
             .max_cached_files(Some(FILES_MAX))
-            .worker_threads(2)
+            // With more, the first of them spins while another sorts tables (3.1): a core, and twice the time of a write.
+            .worker_threads(1)
             .open()?;
         let records = database.keyspace("records", || options(MEMTABLE_BYTES))?;
         let streams = database.keyspace("streams", || options(INDEX_MEMTABLE_BYTES))?;
@@ -90,13 +91,15 @@ impl Day {
         let hash = (self.hash)(&entry.stream);
         self.note_stream(&entry.stream, chunk);
         let header = header(&entry.stream);
+        let mut value = Vec::new();
         // Node and number name a record once by construction, so the first attempt looks for one id of the entry
         // only (a filter in memory answers); a copied journal would show there. A resend looks for every id.
         let is_checked = write.is_resend || self.records.contains_key(entry.record_id(hash, 0).0)?;
         let mut walk = Walk::of(entry);
         while let Some((at, spans)) = walk.next(&entry.bytes) {
             let id = entry.record_id(hash, at);
-            let mut value = header.clone();
+            value.clear();
+            value.extend_from_slice(&header);
             request_of(&entry.bytes, &spans, &mut value);
             match if is_checked { self.records.get(id.0)? } else { None } {
                 Some(there) if *there != *value => written.collided.push(id.number()),

@@ -33,6 +33,8 @@ pub(super) const DOT: &str = "\u{ff0e}";
 pub(super) const DOLLAR: &str = "\u{ff04}";
 /// Names of one map that are compared with each other; more are looked up.
 const COMPARED_MAX: usize = 24;
+/// An entry's records that names are learned from.
+const LEARNED_MAX: u32 = 4;
 /// Servers take 100 levels. What we are given has 64 at most.
 const LEVELS_MAX: u32 = 90;
 
@@ -44,8 +46,19 @@ pub(super) struct Writer {
     /// `tenant` and `project` of the stream.
     whose: Vec<u8>,
     shared: Shared,
+    usual: Usual,
     names: Vec<Range<usize>>,
     is_exact: bool,
+}
+
+/// Names of a record's attributes, in order, where they stand in the entry and as they are written: most records of an
+/// entry have the same, and need no comparison with each other.
+#[derive(Debug, Default)]
+struct Usual {
+    names: Vec<(Range<usize>, Range<usize>)>,
+    written: Vec<u8>,
+    /// How often this entry's records were learned from: where they differ, learning costs more than it saves.
+    learned: u32,
 }
 
 /// The fields of resource and scope, kept for the neighbours.
@@ -65,6 +78,8 @@ impl Writer {
         whose.text("project", stream.project.as_str());
         self.whose = whose.0;
         self.shared.of = None;
+        self.usual.names.clear();
+        self.usual.learned = 0;
     }
 
     /// Appends the document of one record of the entry's bytes.
@@ -100,7 +115,7 @@ impl Writer {
             out.0[at] = self.value(out, bytes, body, 1);
         }
         out.head(DOCUMENT, "attributes");
-        self.map(out, bytes, record.attributes, 6, 1);
+        self.attributes(out, bytes, record.attributes);
         if record.dropped != 0 {
             out.number("dropped_attributes", record.dropped.into());
         }
@@ -209,17 +224,96 @@ impl Writer {
         named
     }
 
+    /// A record's attributes, field 6 of `message`, as a document. They are compared with the usual ones as long as they
+    /// are the same.
+    fn attributes(&mut self, out: &mut Bson, bytes: &[u8], mut message: Range<usize>) {
+        let document = out.open();
+        let mut same = 0;
+        while let Some((name, value, rest)) = self.next_pair(bytes, message.clone(), 6)
+            && let Some((_, written)) =
+                self.usual.names.get(same).filter(|(known, _)| bytes[known.clone()] == bytes[name])
+        {
+            let at = out.0.len();
+            out.0.push(NULL);
+            out.0.extend_from_slice(&self.usual.written[written.clone()]);
+            if let Some(value) = value {
+                out.0[at] = self.value(out, bytes, value, 2);
+            }
+            message = rest;
+            same += 1;
+        }
+        if !message.is_empty() {
+            self.names.extend(self.usual.names[..same].iter().map(|(name, _)| name.clone()));
+            let was_exact = std::mem::replace(&mut self.is_exact, true);
+            self.entries(out, bytes, message, 6, 1, 0);
+            if self.is_exact {
+                self.learn(bytes);
+            }
+            self.is_exact &= was_exact;
+            self.names.clear();
+        }
+        out.close(document);
+    }
+
+    /// The names at hand are the usual ones from now on.
+    fn learn(&mut self, bytes: &[u8]) {
+        let usual = &mut self.usual;
+        if usual.learned == LEARNED_MAX || self.names.len() >= COMPARED_MAX {
+            return;
+        }
+        usual.learned += 1;
+        usual.names.clear();
+        let mut written = Bson(std::mem::take(&mut usual.written));
+        written.0.clear();
+        for name in &self.names {
+            let start = written.0.len();
+            put_name(&mut written, shown_name(&bytes[name.clone()]).unwrap_or_default());
+            usual.names.push((name.clone(), start..written.0.len()));
+        }
+        usual.written = written.0;
+    }
+
+    /// The next key-value that is field `number` of a message, and what is behind it.
+    #[allow(clippy::type_complexity, reason = "name, value and the rest, for the two loops over them")]
+    fn next_pair(
+        &mut self,
+        bytes: &[u8],
+        mut message: Range<usize>,
+        number: u64,
+    ) -> Option<(Range<usize>, Option<Range<usize>>, Range<usize>)> {
+        while let Some(field) = next_field(bytes, &mut message) {
+            if let Value::Bytes(pair) = field.value
+                && field.number == number
+            {
+                let (name, value) = self.pair(bytes, pair);
+                return Some((name, value, message));
+            }
+        }
+        None
+    }
+
     /// The key-values that are field `number` of a message, as a document.
-    fn map(&mut self, out: &mut Bson, bytes: &[u8], mut message: Range<usize>, number: u64, level: u32) {
+    fn map(&mut self, out: &mut Bson, bytes: &[u8], message: Range<usize>, number: u64, level: u32) {
         let document = out.open();
         let base = self.names.len();
+        self.entries(out, bytes, message, number, level, base);
+        self.names.truncate(base);
+        out.close(document);
+    }
+
+    /// The fields of a document; the names that it has already stand from `base` on.
+    fn entries(
+        &mut self,
+        out: &mut Bson,
+        bytes: &[u8],
+        mut message: Range<usize>,
+        number: u64,
+        level: u32,
+        base: usize,
+    ) {
         let mut known: Option<HashSet<&[u8]>> = None;
-        while let Some(field) = next_field(bytes, &mut message) {
-            let Value::Bytes(pair) = field.value else { continue };
-            if field.number != number {
-                continue;
-            }
-            let (name, value) = self.pair(bytes, pair);
+        while let Some((name, value, rest)) = self.next_pair(bytes, message, number) {
+            message = rest;
             let text = &bytes[name.clone()];
             let Some(shown) = shown_name(text) else {
                 self.is_exact = false;
@@ -252,12 +346,13 @@ impl Writer {
                 out.0[at] = self.value(out, bytes, value, level + 1);
             }
         }
-        self.names.truncate(base);
-        out.close(document);
     }
 
     /// The two sides of a KeyValue.
     fn pair(&mut self, bytes: &[u8], mut pair: Range<usize>) -> (Range<usize>, Option<Range<usize>>) {
+        if let Some((name_end, value)) = usual_pair(&bytes[pair.clone()]) {
+            return (pair.start + 2..pair.start + name_end, Some(pair.start + value..pair.end));
+        }
         let (mut name, mut value) = (None, None);
         while let Some(field) = next_field(bytes, &mut pair) {
             match field {
@@ -349,6 +444,17 @@ impl Writer {
             }
         }
     }
+}
+
+/// As almost all are written: a short name, then a short value, which is the rest. Where the name ends and the value
+/// begins.
+fn usual_pair(pair: &[u8]) -> Option<(usize, usize)> {
+    const NAME: u8 = 1 << 3 | 2;
+    const VALUE: u8 = 2 << 3 | 2;
+    let [NAME, name_len @ 0..0x80, rest @ ..] = pair else { return None };
+    let [VALUE, value_len @ 0..0x80, value @ ..] = rest.get(usize::from(*name_len)..)? else { return None };
+    let name_end = 2 + usize::from(*name_len);
+    (value.len() == usize::from(*value_len)).then_some((name_end, name_end + 2))
 }
 
 /// A name that fields can have once dots and dollar signs are replaced, each another one.

@@ -147,6 +147,52 @@ fn what_has_no_exact_form_stands_in_the_document_as_it_came() {
 }
 
 #[test]
+fn neighbours_with_other_names_become_the_same_documents_as_alone() {
+    let of = [
+        "a.b $c d",
+        "a.b $c d",
+        "a.b $c",
+        "a.b",
+        "",
+        "a.b $c d",
+        "a.b $c d e",
+        "a.b $c d",
+        "d $c a.b",
+        "a.b $c a.b",
+        "a.b $c d d",
+        "a.b x d",
+        "a.b _id d",
+        "a.b $c d",
+        "a.b \u{ff0e} d",
+        "e",
+        "f",
+        "g",
+        "h",
+        "a.b $c d",
+    ];
+    let record = |names: &str| LogRecord {
+        attributes: names.split_whitespace().map(|name| pair(name, text(names))).collect(),
+        ..LogRecord::default()
+    };
+    let together = request(LogRecord::default());
+    let mut together = together.resource_logs;
+    together[0].scope_logs[0].log_records = of.iter().map(|names| record(names)).collect();
+    let together = ExportLogsServiceRequest { resource_logs: together };
+    let together = entry(together.encode_to_vec(), of.len() as u32);
+    check_same(&together);
+    let shown = |document: &RawDocumentBuf| {
+        let mut document: Document = (&**document).try_into().unwrap();
+        // The id is that of its place.
+        document.remove("_id");
+        document
+    };
+    for (names, (_, document, _)) in of.iter().zip(documents(&together)) {
+        let alone = entry(request(record(names)).encode_to_vec(), 1);
+        assert_eq!(shown(&document), shown(&documents(&alone)[0].1), "{names}");
+    }
+}
+
+#[test]
 fn a_field_that_nobody_knows_survives() {
     let mut record = LogRecord { body: text("a"), ..LogRecord::default() }.encode_to_vec();
     record.extend_from_slice(&[0x92, 0x03, 1, b'x']);
