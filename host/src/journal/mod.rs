@@ -4,6 +4,8 @@
 //! one that is behind never holds back another.
 
 mod cursor;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "the journal on disk is built on it next"))]
+mod disk;
 mod follow;
 mod ledger;
 mod memory;
