@@ -73,7 +73,10 @@ impl Faulty {
 
     /// The disk after a crash at this moment; what was opened before belongs to the disk before. No fault is left.
     pub(crate) fn crash(&self) -> Faulty {
+        // Drawn from this disk, so that a second crash of it may end otherwise.
+        let random = self.state().random();
         let mut state = self.state().clone();
+        state.random = random;
         state.crash();
         Faulty(Arc::new(Mutex::new(state)))
     }

@@ -122,6 +122,14 @@ fn a_segment_under_another_number_is_damage() {
     assert!(opened.skipped.iter().all(|skipped| skipped.fault == Fault::HeaderChecksum && !skipped.is_cut));
 }
 
+#[test]
+fn a_frame_that_was_moved_is_no_frame() {
+    let bytes = frames(&[50, 60]);
+    let moved = [&bytes[..], &bytes[..]].concat();
+    let found: Vec<Found> = scan_bytes(&moved).collect();
+    assert!(matches!(found[..], [Found::Frame(_), Found::Frame(_), Found::Damage(_)]), "{found:?}");
+}
+
 fn scan_bytes(bytes: &[u8]) -> Scan<impl FnMut(&mut [u8], u64) -> io::Result<()>> {
     let read = |buffer: &mut [u8], offset: u64| {
         let found = bytes.get(offset as usize..offset as usize + buffer.len());

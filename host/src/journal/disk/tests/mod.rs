@@ -97,6 +97,18 @@ fn what_was_synced_is_read_again_and_replayed() {
 }
 
 #[test]
+fn what_a_start_found_is_safe_even_if_the_process_before_never_synced_it() {
+    let faulty = two_entries();
+    let (mut log, ..) = open(disk(&faulty));
+    append(&mut log, Kind::Entry, 3, 900).unwrap();
+    drop(log);
+    assert_eq!(open(disk(&faulty)).2, [1, 2, 3]);
+    for _ in 0..20 {
+        assert_eq!(numbers(disk(&faulty.crash())), [1, 2, 3]);
+    }
+}
+
+#[test]
 fn a_new_journal_has_no_segment_and_says_so() {
     let (mut log, opened, replayed) = open(disk(&Faulty::new(1)));
     assert!(opened.segments.is_empty() && opened.skipped.is_empty() && replayed.is_empty());
@@ -346,6 +358,39 @@ fn a_failed_sync_seals_the_segment_and_asks_for_all_of_it_again() {
     append(&mut log, Kind::Entry, 3, 900).unwrap();
     log.sync().unwrap();
     assert_eq!(numbers(disk(&faulty)), [1, 2, 3]);
+}
+
+#[test]
+fn a_new_segment_makes_the_one_before_safe_or_says_that_it_could_not() {
+    let faulty = two_entries();
+    let (mut log, ..) = open(disk(&faulty));
+    append(&mut log, Kind::Entry, 3, 900).unwrap();
+    log.start_segment(&start(4)).unwrap();
+    for _ in 0..20 {
+        assert_eq!(numbers(disk(&faulty.crash())), [1, 2, 3]);
+    }
+    append(&mut log, Kind::Entry, 4, 900).unwrap();
+    faulty.fail_sync_after(0);
+    assert!(matches!(log.start_segment(&start(5)), Err(WriteError::Unsynced(_))));
+    assert_eq!(log.end(), None);
+    log.start_segment(&start(4)).unwrap();
+    assert_eq!(log.end().unwrap().segment, 3);
+}
+
+#[test]
+fn what_a_failed_write_left_does_not_show_behind_a_shorter_frame() {
+    for seed in 0..50 {
+        let faulty = Faulty::new(seed);
+        let (mut log, ..) = open(disk(&faulty));
+        log.start_segment(&start(1)).unwrap();
+        faulty.fail_write_after(0);
+        assert!(matches!(append(&mut log, Kind::Entry, 1, 900), Err(WriteError::Failed(_))));
+        append(&mut log, Kind::Entry, 2, 10).unwrap();
+        log.sync().unwrap();
+        assert_eq!(log.end().unwrap().offset, faulty.open(&segment_file(1)).unwrap().bytes());
+        log.start_segment(&start(3)).unwrap();
+        assert_eq!(read(&mut Reader::new(disk(&faulty), OLDEST), EVERYTHING).1, []);
+    }
 }
 
 #[test]
