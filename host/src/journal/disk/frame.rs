@@ -17,7 +17,7 @@ pub(crate) const HEADER_BYTES: usize = 20;
 pub(crate) const PAYLOAD_BYTES_MAX: u32 = 65 << 20;
 
 /// Where a frame starts. Ordered as the frames are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Position {
     pub(crate) segment: u64,
     /// In bytes from the start of the file.

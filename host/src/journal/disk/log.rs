@@ -251,6 +251,12 @@ impl Log {
         self.current.as_ref().map(|current| Position { segment: current.number, offset: current.synced })
     }
 
+    /// Number and bytes of every segment, ascending.
+    pub(crate) fn segments(&self) -> Vec<(u64, u64)> {
+        let current = self.current.as_ref().map(|current| (current.number, current.taken()));
+        self.sealed.iter().copied().chain(current).collect()
+    }
+
     /// The room that segments and reserve take.
     pub(crate) fn bytes(&self) -> u64 {
         let sealed: u64 = self.sealed.iter().map(|(_, bytes)| bytes).sum();

@@ -28,7 +28,7 @@ impl World {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let metrics = Metrics::new();
         let settings = journal::Settings::Memory { bytes_max: 1 << 20 };
-        let journal = Journal::open(&settings, &names, system_clock(), &metrics);
+        let journal = Journal::open(&settings, &names, system_clock(), &metrics).unwrap();
         World { journal, metrics, stop: CancellationToken::new(), sinks: JoinSet::new() }
     }
 

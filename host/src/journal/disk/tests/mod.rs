@@ -4,9 +4,8 @@ mod crash;
 mod damage;
 mod real;
 
-use super::faulty::Faulty;
-use super::frame::{HEADER_BYTES, Header};
-use super::open::segment_file;
+use super::frame::{HEADER_BYTES, Head, Header, PAYLOAD_BYTES_MAX};
+use super::open::{Segment, segment_file};
 use super::*;
 
 const SETTINGS: Settings = Settings { segment_bytes: 2_000, reserve_bytes: 1_024 };
