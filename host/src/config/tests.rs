@@ -136,6 +136,24 @@ fn the_journals_memory_is_a_part_of_the_room() {
 }
 
 #[test]
+fn a_journal_on_disk_has_its_folder_below_the_data() {
+    let disk = |text: &str| {
+        let text = with(&format!("data: there\njournal: {{ kind: disk{text} }}"));
+        let config = Config::parse(&text, Path::new("/here"), "trommel.yaml").unwrap();
+        assert_eq!(config.tenants.room_bytes, 384 << 20);
+        config.journal
+    };
+    let expected = |bytes_max, hours: u64| journal::Settings::Disk {
+        folder: "/here/there/journal".into(),
+        bytes_max,
+        age_max: std::time::Duration::from_secs(hours * 3600),
+        memory_bytes_max: 128 << 20,
+    };
+    assert_eq!(disk(""), expected(None, 24));
+    assert_eq!(disk(", max: 20GiB, age: 1h"), expected(Some(20 << 30), 1));
+}
+
+#[test]
 fn a_guards_failure_lets_nothing_past() {
     let passes = with("plugins: { redact: { module: \"builtin:redact\", on_failure: pass } }");
     check(
