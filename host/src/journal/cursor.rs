@@ -66,7 +66,7 @@ impl Cursor {
 
     /// As [`Cursor::next`]; empty if nothing waits in memory.
     pub fn try_next(&self, joining: Joining) -> Vec<InFlight> {
-        let taken = self.journal.with_queue(self.sink, |queue| take(queue, joining)).unwrap_or_default();
+        let taken = self.journal.change_queue(self.sink, |queue| take(queue, joining)).unwrap_or_default();
         let in_flight = |waiting: Waiting| InFlight {
             journal: self.journal.clone(),
             sink: self.sink,
@@ -138,7 +138,7 @@ impl Drop for InFlight {
         if self.is_finished {
             return;
         }
-        self.journal.with_queue(self.sink, |queue| queue.put_back(&self.entry));
+        self.journal.change_queue(self.sink, |queue| queue.put_back(&self.entry));
         if let Some(waiting) = self.journal.waiting(self.sink) {
             waiting.notify_one();
         }

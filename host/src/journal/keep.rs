@@ -466,6 +466,11 @@ impl Journal {
     }
 
     pub(super) fn with_queue<T>(&self, sink: SinkId, f: impl FnOnce(&mut Queue) -> T) -> Option<T> {
+        self.state().queues.get_mut(usize::from(sink.0)).map(f)
+    }
+
+    /// As [`Journal::with_queue`], where marks will tell of it.
+    pub(super) fn change_queue<T>(&self, sink: SinkId, f: impl FnOnce(&mut Queue) -> T) -> Option<T> {
         let mut state = self.state();
         state.changes += 1;
         state.queues.get_mut(usize::from(sink.0)).map(f)

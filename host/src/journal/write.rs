@@ -6,7 +6,7 @@
 
 use super::SinkId;
 use super::disk::{self, Disk, Kind, Log, Position, Skipped, Start, WriteError};
-use super::keep::{CommitRefused, Committed, Frame, Journal, Limits, refuse};
+use super::keep::{CommitRefused, Committed, Frame, Journal, Limits, State, refuse};
 use super::payload::{self, AccountMark, Marks, SinkMark};
 use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
@@ -175,21 +175,16 @@ impl Journal {
     /// What the ledger has in flight to a sink that has nothing outstanding was damaged.
     fn expire_damaged(&self) {
         let mut state = self.state();
-        for (at, queue) in state.queues.iter_mut().enumerate() {
-            if !queue.is_done() {
-                continue;
-            }
+        let State { queues, changes, .. } = &mut *state;
+        for (at, queue) in queues.iter_mut().enumerate().filter(|(_, queue)| queue.is_done()) {
             queue.charged_bytes = 0;
             let records = self.ledger.expire_in_flight(SinkId(at as u16), "damaged");
             if records > 0 {
-                tracing::warn!(
-                    sink = self.ledger.sinks()[at],
-                    records,
-                    "records are lost: the journal is damaged"
-                );
+                *changes += 1;
+                let sink = &self.ledger.sinks()[at];
+                tracing::warn!(sink, records, "records are lost: the journal is damaged");
             }
         }
-        state.changes += 1;
     }
 
     fn ask(self: &Arc<Journal>, on_disk: &OnDisk, put: impl FnOnce(&mut Inbox)) {

@@ -324,6 +324,34 @@ async fn what_is_damaged_is_counted_and_the_rest_arrives() {
     assert!(world.metrics.text().contains("trommel_commit_damaged_ranges_total 1"));
 }
 
+#[tokio::test]
+async fn nothing_is_written_while_nothing_changes() {
+    let disk = Faulty::new(1);
+    let world = open(&disk, LIMITS, &["a", "b"], 1_000);
+    world.commit(vec![part("t", 1, 1_000, &[FIRST, SECOND])]).await.unwrap();
+    world.drain(FIRST).await;
+    let held = world.journal.cursor(SECOND).try_next(ALL);
+    world.journal.upkeep().await;
+    let before = disk.used_bytes();
+    for _ in 0..5 {
+        world.journal.upkeep().await;
+    }
+    assert_eq!((disk.used_bytes(), held.len()), (before, 1));
+}
+
+#[tokio::test]
+async fn a_sender_who_goes_away_has_committed_all_or_nothing() {
+    let world = open(&Faulty::new(1), LIMITS, &["a"], 1_000);
+    for _ in 0..50 {
+        // It is asked for, and then nobody waits for the answer.
+        is_pending(world.commit(vec![part("t", 2, 100, &[FIRST]), part("t", 3, 100, &[FIRST])]));
+    }
+    let committed = world.commit(vec![part("t", 5, 100, &[FIRST])]).await.unwrap();
+    let line = world.table().line("t", Signal::Logs);
+    assert_eq!((line.committed, line.committed + line.cancelled), (committed.first + 4, 255));
+    assert_eq!(world.drain(FIRST).await.len() as u64, (committed.first - 1) / 5 * 2 + 1);
+}
+
 /// splitmix64
 struct Random(u64);
 
