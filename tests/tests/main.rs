@@ -12,6 +12,7 @@ mod bad_input;
 mod command;
 mod console;
 mod deliver;
+mod durable;
 mod effects;
 mod examples;
 mod full_disk;

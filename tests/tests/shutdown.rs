@@ -124,12 +124,12 @@ async fn a_port_in_use_ends_with_1_and_says_which() {
 fn a_wrong_configuration_ends_with_2_and_says_everything_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.yaml");
-    std::fs::write(&file, "receivers: { otlp: { grpc: { lisen: 127.0.0.1:4317 } } }\nsinks: { a: { type: kafka } }\njournal: { kind: disk }\n").unwrap();
+    std::fs::write(&file, "receivers: { otlp: { grpc: { lisen: 127.0.0.1:4317 } } }\nsinks: { a: { type: kafka } }\njournal: { kind: tape }\n").unwrap();
     for arguments in [vec!["check"], vec!["run", "--config"]] {
         let output = Command::new(binary()).args(&arguments).arg(&file).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let said = String::from_utf8_lossy(&output.stderr);
-        for word in ["wrong.yaml:1:", "`listen`", "kafka", "comes with the journal", "pipelines"] {
+        for word in ["wrong.yaml:1:", "`listen`", "kafka", "tape", "pipelines"] {
             assert!(said.contains(word), "{word} is missing in:\n{said}");
         }
     }

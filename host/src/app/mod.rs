@@ -34,6 +34,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const PLUGIN_TICK: Duration = Duration::from_millis(5);
 /// How often files of tokens are looked at.
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
+/// How often the journal notes how far everybody is.
+const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 /// How often whole days of streams are looked at.
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// How long the sinks may take to empty the journal when the collector stops.
@@ -125,8 +127,12 @@ impl App {
         sandbox: Arc<Sandbox>,
         plugins: Arc<Plugins>,
     ) -> Result<App> {
-        let journal::Settings::Memory { bytes_max } = config.journal;
-        tracing::warn!(bytes_max, "the journal is in memory: what was acknowledged dies with the process");
+        if let journal::Settings::Memory { bytes_max } = config.journal {
+            tracing::warn!(
+                bytes_max,
+                "the journal is in memory: what was acknowledged dies with the process"
+            );
+        }
         // Ports first: the likeliest fault, and nothing has been opened yet.
         let listeners = Listeners::bind(&config.receivers).await?;
         let console_port = match &config.console {
@@ -135,7 +141,7 @@ impl App {
         };
         let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
-        let journal = Journal::open(&config.journal, &names, journal::system_clock(), &metrics);
+        let journal = open_journal(&config, &names, &metrics).await?;
         let alerts = Alerts::open(config.alerts.clone(), metrics.clone()).map_err(anyhow::Error::msg);
         let alerts = alerts.context("alerts")?;
         let streams = open_streams(&config, &metrics)?;
@@ -203,7 +209,7 @@ impl App {
             while self.delivering.join_next().await.is_some() {}
         });
         if drained.await.is_err() {
-            tracing::warn!("the sinks were not drained in time; what is left is counted as expired");
+            tracing::warn!("the sinks were not drained in time");
         }
         self.delivering.shutdown().await;
         self.stop_alerting.cancel();
@@ -225,7 +231,7 @@ impl App {
         if let Some(streams) = &self.streams {
             streams.close().await;
         }
-        self.journal.close();
+        self.journal.end().await;
         self.journal.ledger.snapshot().unaccounted().iter().map(|line| format!("{line:?}")).collect()
     }
 
@@ -261,6 +267,7 @@ impl App {
             }
         });
         self.serving.spawn(self.pipeline.clone().tick(stop.clone()));
+        self.serving.spawn(keep(self.journal.clone(), stop.clone()));
         self.serving
             .spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
         if let Some(streams) = self.streams.clone() {
@@ -403,6 +410,18 @@ fn not_ready(pipeline: &Pipeline, streams: Option<&Streams>) -> Vec<String> {
     missing
 }
 
+/// The journal's upkeep.
+async fn keep(journal: Arc<Journal>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => journal.upkeep().await,
+        }
+    }
+}
+
 async fn every(period: Duration, stop: CancellationToken, mut work: impl FnMut() + Send + 'static) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -422,6 +441,13 @@ async fn bind_console(
         .await
         .with_context(|| format!("console.listen: {}", settings.listen))?;
     Ok((socket, tls))
+}
+
+async fn open_journal(config: &Config, names: &[String], metrics: &Metrics) -> Result<Arc<Journal>> {
+    let (settings, names, metrics) = (config.journal.clone(), names.to_vec(), metrics.clone());
+    let open = move || Journal::open(&settings, &names, journal::system_clock(), &metrics);
+    // It reads what a process before left.
+    tokio::task::spawn_blocking(open).await?.context("journal")
 }
 
 fn open_streams(config: &Config, metrics: &Metrics) -> Result<Option<Arc<Streams>>> {

@@ -20,8 +20,9 @@ pub use fault::{Fault, Faults, Position, Warnings};
 pub use places::Places;
 
 use crate::{console, journal, pipeline, receivers, sandbox, tenants};
-use read::{Reader, size, text};
+use read::{Reader, duration, size, text};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Everything the collector needs to know, already valid.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub const DEFAULTS: &str = include_str!("defaults.yaml");
 const ROOM_BYTES: usize = 512 << 20;
 /// A log line of a megabyte is a mistake of its sender, and would cost each viewer as much.
 const RECORD_BYTES_MAX: usize = 1 << 20;
+/// A night in which nobody looks at a destination that is down.
+const JOURNAL_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 const KEYS: [&str; 10] = [
     "data",
     "receivers",
@@ -134,8 +137,11 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let keys = identity.as_ref().map(|identity| identity.attributes.clone()).unwrap_or_else(identity::keys);
     let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data, &keys)).unwrap_or_default();
     let (sinks, deliver) = sinks.into_iter().unzip();
-    let journal = read_journal(&table, room_bytes);
-    let journal::Settings::Memory { bytes_max: journal_bytes } = journal;
+    let journal = read_journal(&table, &data, room_bytes);
+    let journal_bytes = match journal {
+        journal::Settings::Memory { bytes_max } => bytes_max,
+        journal::Settings::Disk { memory_bytes_max, .. } => memory_bytes_max,
+    };
     let plugins = table.table("plugins").map(plugins::read).unwrap_or_default();
     let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     let alerts = table.table("alerts").map(|alerts| alerts::read(alerts, &names)).unwrap_or_default();
@@ -181,17 +187,24 @@ fn read_memory(table: &read::Table<'_>) -> (usize, usize) {
     (room, record)
 }
 
-fn read_journal(table: &read::Table<'_>, room_bytes: usize) -> journal::Settings {
+fn read_journal(table: &read::Table<'_>, data: &Path, room_bytes: usize) -> journal::Settings {
     let usual = room_bytes / 4;
     let Some(journal) = table.table("journal") else { return journal::Settings::Memory { bytes_max: usual } };
     match journal.optional("kind", text).as_deref() {
         None | Some("memory") => {}
-        Some("disk") => journal.fault(
-            "kind",
-            "`disk` comes with the journal",
-            "memory: what was acknowledged dies with the process",
-        ),
-        Some(other) => journal.fault("kind", format!("`{}` is not known", other.escape_debug()), "memory"),
+        Some("disk") => {
+            let disk = journal::Settings::Disk {
+                folder: data.join("journal"),
+                bytes_max: journal.optional("max", size).map(|bytes| bytes as u64),
+                age_max: journal.optional("age", duration).unwrap_or(JOURNAL_AGE_MAX),
+                memory_bytes_max: usual,
+            };
+            journal.finish(&["kind", "max", "age"]);
+            return disk;
+        }
+        Some(other) => {
+            journal.fault("kind", format!("`{}` is not known", other.escape_debug()), "disk or memory");
+        }
     }
     let bytes_max = journal.optional("max", size).unwrap_or(usual);
     if bytes_max > room_bytes / 2 {

@@ -38,7 +38,7 @@ identity: { tokens: [{ sha256: "abc", tenant: _x, rights: [sned] }] }
 plugins: { r: { module: "builtin:redcat", on_failure: quarantine } }
 pipelines: [{ name: a, plugins: [q], sinks: [b] }]
 sinks: { s: { type: kafka } }
-journal: { kind: disk }
+journal: { kind: tape }
 memory: { room: 512 }
 "#,
         expect![[r#"
@@ -54,7 +54,7 @@ memory: { room: 512 }
             trommel.yaml:5:13: pipelines[0].plugins: there is no plugin `q`; right would be: r
             trommel.yaml:5:13: pipelines[0].sinks: there is no sink `b`; right would be: one that stands under `sinks`
             trommel.yaml:6:21: sinks.s.type: `kafka` is not known; right would be: otlp, remote_write, streams, stdout or discard
-            trommel.yaml:7:18: journal.kind: `disk` comes with the journal; right would be: memory: what was acknowledged dies with the process
+            trommel.yaml:7:18: journal.kind: `tape` is not known; right would be: disk or memory
             trommel.yaml:8:17: memory.room: `512` has no unit; right would be: a size with its unit: 64MiB
             14 faults in trommel.yaml"#]],
     );
@@ -133,6 +133,24 @@ fn the_journals_memory_is_a_part_of_the_room() {
         assert_eq!(config.tenants.room_bytes, requests << 20);
         assert_eq!(config.journal, journal::Settings::Memory { bytes_max: journal << 20 });
     }
+}
+
+#[test]
+fn a_journal_on_disk_has_its_folder_below_the_data() {
+    let disk = |text: &str| {
+        let text = with(&format!("data: there\njournal: {{ kind: disk{text} }}"));
+        let config = Config::parse(&text, Path::new("/here"), "trommel.yaml").unwrap();
+        assert_eq!(config.tenants.room_bytes, 384 << 20);
+        config.journal
+    };
+    let expected = |bytes_max, hours: u64| journal::Settings::Disk {
+        folder: "/here/there/journal".into(),
+        bytes_max,
+        age_max: std::time::Duration::from_secs(hours * 3600),
+        memory_bytes_max: 128 << 20,
+    };
+    assert_eq!(disk(""), expected(None, 24));
+    assert_eq!(disk(", max: 20GiB, age: 1h"), expected(Some(20 << 30), 1));
 }
 
 #[test]

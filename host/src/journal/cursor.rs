@@ -4,10 +4,11 @@
 //! back to its place in the queue, so that no task's end loses a record.
 
 use super::ledger::Done;
-use super::memory::{Queue, Waiting};
+use super::queue::{Queue, Waiting};
 use super::{Journal, SinkId};
 use crate::batch::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How far ahead a cursor looks for entries that join: bounds the work when many tenants take turns.
 const LOOK_AHEAD_ENTRIES: usize = 256;
@@ -43,6 +44,7 @@ impl Cursor {
     }
 
     /// The oldest entry that waits and those that join it, in order. Waits for one if there is none, never for more.
+    /// Empty if what was to be read from the disk came to nothing: it had expired, or was for others.
     ///
     /// Entries that do not join keep their places: between tenants there is no order to keep. Cancelled, nothing is
     /// taken.
@@ -53,14 +55,18 @@ impl Cursor {
             if !taken.is_empty() {
                 return taken;
             }
-            // A permit is kept if the commit came between the look and the wait.
+            let is_behind = self.journal.start_reading(self.sink);
+            // A permit is kept if the commit, or what was read, came between the look and the wait.
             waiting.notified().await;
+            if is_behind {
+                return self.try_next(joining);
+            }
         }
     }
 
-    /// As [`Cursor::next`]; empty if nothing waits.
+    /// As [`Cursor::next`]; empty if nothing waits in memory.
     pub fn try_next(&self, joining: Joining) -> Vec<InFlight> {
-        let taken = self.journal.with_queue(self.sink, |queue| take(queue, joining)).unwrap_or_default();
+        let taken = self.journal.change_queue(self.sink, |queue| take(queue, joining)).unwrap_or_default();
         let in_flight = |waiting: Waiting| InFlight {
             journal: self.journal.clone(),
             sink: self.sink,
@@ -73,14 +79,12 @@ impl Cursor {
 
     /// Whether the sink is done with all that was committed.
     pub fn is_done(&self) -> bool {
-        self.journal
-            .with_queue(self.sink, |queue| queue.waiting.is_empty() && queue.in_flight == 0)
-            .unwrap_or(true)
+        self.journal.with_queue(self.sink, |queue| queue.is_done()).unwrap_or(true)
     }
 }
 
 fn take(queue: &mut Queue, joining: Joining) -> Vec<Waiting> {
-    let Some(oldest) = queue.waiting.pop_front() else { return Vec::new() };
+    let Some(oldest) = queue.take(0) else { return Vec::new() };
     let (mut records, mut bytes) = (u64::from(oldest.entry.records), oldest.entry.bytes.len());
     let mut taken = vec![oldest];
     let mut at = 0;
@@ -96,9 +100,8 @@ fn take(queue: &mut Queue, joining: Joining) -> Vec<Waiting> {
         if records > joining.records_max || bytes > joining.bytes_max {
             break;
         }
-        taken.extend(queue.waiting.remove(at));
+        taken.extend(queue.take(at));
     }
-    queue.in_flight += taken.len();
     taken
 }
 
@@ -118,6 +121,11 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// How long the journal still keeps it, whatever its sink does. `None`: no longer than the process.
+    pub fn kept_for(&self) -> Option<Duration> {
+        self.journal.kept_for(&self.entry)
+    }
+
     /// The sink is done with it. The parts of `done` add up to the entry's records.
     pub fn finish(mut self, done: &Done) {
         self.is_finished = true;
@@ -130,12 +138,7 @@ impl Drop for InFlight {
         if self.is_finished {
             return;
         }
-        let back = Waiting { entry: self.entry.clone(), is_resend: true };
-        self.journal.with_queue(self.sink, |queue| {
-            let place = queue.waiting.partition_point(|waiting| waiting.entry.first < back.entry.first);
-            queue.waiting.insert(place, back);
-            queue.in_flight -= 1;
-        });
+        self.journal.change_queue(self.sink, |queue| queue.put_back(&self.entry));
         if let Some(waiting) = self.journal.waiting(self.sink) {
             waiting.notify_one();
         }

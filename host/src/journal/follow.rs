@@ -3,7 +3,7 @@
 //! Entries that a follower has not read yet stay in a ring, up to a bound in bytes; one that lags further is told of
 //! a hole and goes on behind it. Nobody waits for a follower.
 
-use super::memory::charge;
+use super::queue::charge;
 use super::{Journal, SinkId, SinkSet};
 use crate::batch::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -72,13 +72,14 @@ struct Place {
 }
 
 impl Ring {
-    pub(super) fn new(bytes_max: usize) -> Ring {
+    /// `next` is the number of the next record.
+    pub(super) fn new(bytes_max: usize, next: u64) -> Ring {
         Ring {
             bytes_max,
             bytes: 0,
             entries: VecDeque::new(),
             start: 0,
-            gone_until: 1,
+            gone_until: next,
             places: HashMap::new(),
             next_place: 0,
         }

@@ -4,17 +4,26 @@
 //! one that is behind never holds back another.
 
 mod cursor;
+mod disk;
 mod follow;
+mod keep;
 mod ledger;
-mod memory;
+mod payload;
+mod queue;
+mod read;
+mod start;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
 pub use cursor::{Cursor, InFlight, Joining};
 pub use follow::{Followed, Follower};
+pub use keep::{After, Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
 pub use ledger::{Done, Ledger, LedgerTable, Line, LineTable, Outcome, Pending, Reason, SinkTable};
-pub use memory::{After, Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// How the journal keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +31,17 @@ pub enum Settings {
     /// In memory: what was acknowledged dies with the process. `bytes_max` is shared equally by the sinks; beyond its
     /// share a sink's own oldest entries expire, counted.
     Memory { bytes_max: usize },
+    /// In segment files below `folder`: what was acknowledged outlives the process and the machine's power. Each sink
+    /// has an equal share of `bytes_max` (`None`: 10 GiB or half of what is free at the start, the smaller); what is
+    /// older than `age_max` expires as well. Of `memory_bytes_max` each sink has an equal share, and reads the rest
+    /// from the disk.
+    Disk { folder: PathBuf, bytes_max: Option<u64>, age_max: Duration, memory_bytes_max: usize },
 }
+
+/// Where the journal cannot be, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CannotOpen(String);
 
 /// The most sinks that a configuration may have: a set of them is one word.
 pub const SINKS_MAX: usize = 64;

@@ -91,6 +91,9 @@ pub enum Refusal {
     /// No room, or no time before the deadline.
     #[error("busy: come back in {after:?}")]
     Busy { after: Duration },
+    /// The journal has no place for it, or its disk fails.
+    #[error("the disk is full: come back in {after:?}")]
+    DiskFull { after: Duration },
     /// A plugin that cannot be called.
     #[error("plugin `{name}` cannot be called: come back in {after:?}")]
     Plugin { name: String, after: Duration },

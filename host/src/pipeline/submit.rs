@@ -8,7 +8,7 @@ use super::work::{Made, Snapshot, Way, Work};
 use super::{Receipt, Refusal, Settings, Submission};
 use crate::alerts::Alerts;
 use crate::batch::Malformed;
-use crate::journal::{After, Clock, Frame, Journal};
+use crate::journal::{After, Clock, CommitRefused, Frame, Journal};
 use crate::net::backoff;
 use crate::sandbox::Plugin;
 use crate::telemetry::Metrics;
@@ -130,6 +130,9 @@ impl Pipeline {
         if shared.is_stopping.load(Ordering::Relaxed) {
             return Err(Refusal::Stopping { after: shared.come_back() });
         }
+        if shared.journal.is_full() {
+            return Err(Refusal::DiskFull { after: shared.come_back() });
+        }
         let Submission { signal, body, caller, room, deadline } = submission;
         let mut work = if body.len() <= INLINE_BYTES_MAX {
             let mut work = Work::begin(shared, signal, body, &caller)?;
@@ -219,8 +222,12 @@ impl Pipeline {
             Box::new(move |committed| shared.consequences.apply(left, committed.time_ms))
         });
         let committed = self.shared.journal.commit(Frame { settled, parts, after }).await;
-        committed.map_err(|_| Refusal::Stopping { after: self.shared.come_back() })?;
-        Ok(receipt)
+        let after = self.shared.come_back();
+        match committed {
+            Ok(_) => Ok(receipt),
+            Err(CommitRefused::Stopping) => Err(Refusal::Stopping { after }),
+            Err(CommitRefused::Full | CommitRefused::Failed) => Err(Refusal::DiskFull { after }),
+        }
     }
 }
 

@@ -152,7 +152,10 @@ impl No {
         match self {
             No::Late { after } => Some(*after),
             No::Refused(
-                Refusal::Busy { after } | Refusal::Plugin { after, .. } | Refusal::Stopping { after },
+                Refusal::Busy { after }
+                | Refusal::DiskFull { after }
+                | Refusal::Plugin { after, .. }
+                | Refusal::Stopping { after },
             ) => Some(*after),
             _ => None,
         }
@@ -167,6 +170,7 @@ fn refusal_statuses(refusal: &Refusal) -> (u32, StatusCode, &'static str) {
         // Without RetryInfo it is final.
         Refusal::TooLarge { .. } => (code::RESOURCE_EXHAUSTED, StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         Refusal::Busy { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        Refusal::DiskFull { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
         Refusal::Plugin { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "plugin"),
         Refusal::Stopping { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }

@@ -46,6 +46,8 @@ pub struct Metrics {
     pub process_lost_windows: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
     pub process_plugin_gauge: Family<Labels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    /// Ranges of bytes of the journal that are damaged, and were skipped.
+    pub commit_damaged_ranges: Counter,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
     pub deliver_attempts: Family<Labels, Counter>,
     /// Records that a sink had already when they came again, by `sink`; they count as delivered.
@@ -130,6 +132,11 @@ impl Metrics {
                 &mut registry,
                 "process_plugin_gauge",
                 "What plugins measure themselves",
+            ),
+            commit_damaged_ranges: register(
+                &mut registry,
+                "commit_damaged_ranges",
+                "Ranges of bytes of the journal that are damaged, and were skipped",
             ),
             deliver_attempts: register(
                 &mut registry,

@@ -2,7 +2,8 @@
 //!
 //! In records, per tenant and signal:
 //!
-//! - received = acknowledged + refused(reason) + cancelled + in process
+//! - received = acknowledged + refused(reason) + cancelled + in process; of this process, and with what was
+//!   acknowledged before it on both sides
 //! - acknowledged + added(plugin) = filtered(plugin) + dropped(reason) + unrouted + committed
 //! - per sink: committed to it = delivered + rejected(reason) + unsupported + expired(reason) + in flight
 //!
@@ -12,8 +13,10 @@
 //!
 //! Tenants are bounded by `tenants`, reasons and plugins by the configuration.
 
+mod kept;
 mod table;
 
+pub(super) use kept::{Kept, KeptSink};
 pub use table::{LedgerTable, Line, LineTable, SinkTable};
 
 use super::{FramePart, SinkId, SinkSet};
@@ -28,9 +31,9 @@ pub type Reason = Cow<'static, str>;
 
 /// Counts of records by reason or plugin.
 type Counts = BTreeMap<Reason, u64>;
-type Key = (TenantId, Signal);
+pub(super) type Key = (TenantId, Signal);
 
-/// The account of all records of this process.
+/// The account of all records: of this process and, where the journal is on disk, of those before it.
 #[derive(Debug)]
 pub struct Ledger {
     sinks: Vec<String>,
@@ -57,6 +60,8 @@ struct Account {
     unrouted: u64,
     committed: u64,
     sinks: Vec<SinkAccount>,
+    /// In the second or the third line, since the last marks.
+    is_changed: bool,
 }
 
 /// What one sink was given of it.
@@ -145,7 +150,9 @@ impl Ledger {
     pub(super) fn done(&self, sink: SinkId, tenant: &TenantId, signal: Signal, records: u32, done: &Done) {
         let key = (tenant.clone(), signal);
         let mut state = self.state();
-        let account = state.account(&key).sink(sink, self.sinks.len());
+        let account = state.account(&key);
+        account.is_changed = true;
+        let account = account.sink(sink, self.sinks.len());
         account.in_flight -= i64::from(records);
         account.delivered += done.delivered;
         account.unsupported += done.unsupported;
@@ -194,6 +201,7 @@ impl State {
 
 impl Account {
     fn settle(&mut self, outcome: &Outcome) {
+        self.is_changed = true;
         self.in_process -= signed(outcome.acknowledged);
         self.acknowledged += outcome.acknowledged;
         add(&mut self.added, &outcome.added);
@@ -203,6 +211,7 @@ impl Account {
     }
 
     fn commit(&mut self, to: SinkSet, records: u64, sinks: usize) {
+        self.is_changed = true;
         self.committed += records;
         for sink in to.iter() {
             let account = self.sink(sink, sinks);

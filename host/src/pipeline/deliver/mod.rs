@@ -32,7 +32,8 @@ pub struct Settings {
     /// Of one attempt.
     pub attempt_timeout: Duration,
     pub backoff: Backoff,
-    /// From the first attempt to the last; afterwards its records expire.
+    /// From the first attempt to the last; afterwards its records expire. On disk not before they are too old for the
+    /// journal.
     pub retry_for: Duration,
     /// When the collector stops, what is there may still be delivered for so long.
     pub drain_for: Duration,
@@ -55,7 +56,8 @@ impl Default for Settings {
     }
 }
 
-/// Delivers until `stop` is cancelled, then what is there, for at most `drain_for`; the rest expires.
+/// Delivers until `stop` is cancelled, then what is there, for at most `drain_for`; the rest stays in a journal that
+/// outlives the process, and expires in one that does not.
 ///
 /// Dropping the future ends it at once; what was in flight goes back to the journal.
 pub async fn run(
@@ -68,7 +70,7 @@ pub async fn run(
 ) {
     let window = settings.window.unwrap_or_else(|| sink.window()).max(1);
     // What is in flight cannot expire: at most half of the share, so that the rest takes what comes.
-    let share_bytes = cursor.journal().share_bytes();
+    let share_bytes = cursor.journal().memory_share_bytes();
     let joining = Joining {
         records_max: settings.records_max,
         bytes_max: settings.bytes_max.min(share_bytes / window / 2),
@@ -85,7 +87,9 @@ pub async fn run(
         let is_window_open = deliveries.len() < window;
         tokio::select! {
             taken = cursor.next(joining), if is_window_open => {
-                deliveries.spawn(deliver(lane.clone(), taken));
+                if !taken.is_empty() {
+                    deliveries.spawn(deliver(lane.clone(), taken));
+                }
             }
             Some(ended) = deliveries.join_next(), if !deliveries.is_empty() => {
                 if let Err(error) = ended {
@@ -100,8 +104,11 @@ pub async fn run(
             () = until(drain_until) => break,
         }
     }
-    // Their entries go back to the journal, and expire there with what was never sent.
+    // Their entries go back to the journal. There they stay for the next start, or expire with what was never sent.
     deliveries.shutdown().await;
+    if cursor.journal().is_durable() {
+        return;
+    }
     let records = cursor.journal().expire_rest(cursor.sink(), "stopped");
     if records > 0 {
         tracing::warn!(sink = lane.name, records, "stopped before all was delivered");
@@ -164,7 +171,9 @@ enum Attempted {
 impl Lane {
     /// Sends until it is delivered, refused for good, or too old.
     async fn attempts(&self, mut entries: Vec<InFlight>) -> Attempted {
-        let give_up = Instant::now() + self.settings.retry_for;
+        // What is on disk is kept for longer than a sink would be tried.
+        let kept_for = entries.iter().filter_map(InFlight::kept_for).max().unwrap_or_default();
+        let give_up = Instant::now() + self.settings.retry_for.max(kept_for);
         let mut attempt = 0;
         loop {
             let (after, reason) = match self.attempt(&entries).await {

@@ -25,10 +25,25 @@ struct World {
 
 impl World {
     fn new(names: &[&str]) -> World {
+        World::with(names, journal::Settings::Memory { bytes_max: 1 << 20 })
+    }
+
+    fn on_disk(names: &[&str], folder: &std::path::Path) -> World {
+        World::with(
+            names,
+            journal::Settings::Disk {
+                folder: folder.to_owned(),
+                bytes_max: Some(1 << 30),
+                age_max: Duration::from_secs(3600),
+                memory_bytes_max: 1 << 20,
+            },
+        )
+    }
+
+    fn with(names: &[&str], settings: journal::Settings) -> World {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let metrics = Metrics::new();
-        let settings = journal::Settings::Memory { bytes_max: 1 << 20 };
-        let journal = Journal::open(&settings, &names, system_clock(), &metrics);
+        let journal = Journal::open(&settings, &names, system_clock(), &metrics).unwrap();
         World { journal, metrics, stop: CancellationToken::new(), sinks: JoinSet::new() }
     }
 
@@ -345,6 +360,29 @@ async fn a_stop_delivers_what_is_there() {
     world.stop.cancel();
     world.sinks.join_next().await.unwrap().unwrap();
     assert_eq!(world.settled().await.sinks["a"].delivered, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_on_disk_is_tried_for_longer_than_a_sink_and_stays_when_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::start(vec![Answer::Silence; 1_000]).await;
+    let mut world = World::on_disk(&["a"], folder.path());
+    let short = Settings { retry_for: Duration::from_secs(1), records_max: 1, ..Settings::default() };
+    world.serve(0, grpc(&fake), short);
+    for _ in 0..5 {
+        world.commit("t", Signal::Logs, "x", 1).await;
+    }
+    sleep(Duration::from_secs(60)).await;
+    world.stop.cancel();
+    world.sinks.join_next().await.unwrap().unwrap();
+    let line = world.wait(|_| true).await;
+    assert_eq!((line.sinks["a"].expired.len(), line.sinks["a"].in_flight), (0, 5));
+    world.journal.end().await;
+
+    let mut world = World::on_disk(&["a"], folder.path());
+    let fake = Fake::start(vec![Answer::RefuseFrom { bytes: usize::MAX }; 10]).await;
+    world.serve(0, grpc(&fake), Settings::default());
+    assert_eq!(world.settled().await.sinks["a"].delivered, 5);
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,7 +73,7 @@ fn world_with(
     let tenants = Tenants::open(settings, metrics.clone()).unwrap();
     let sinks: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     let memory = journal::Settings::Memory { bytes_max: 64 << 20 };
-    let journal = Journal::open(&memory, &sinks, clock.clone(), &metrics);
+    let journal = Journal::open(&memory, &sinks, clock.clone(), &metrics).unwrap();
     let settings = Settings { workers, record_bytes_max: 10_000, ..Settings::new(pipelines, keys()) };
     let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
     let around = Surroundings {
@@ -435,7 +435,7 @@ fn a_pipeline_names_only_what_is_there() {
         let tenants = Tenants::open(settings, metrics.clone()).unwrap();
         let sinks = vec!["a".to_owned()];
         let memory = journal::Settings::Memory { bytes_max: 1 << 20 };
-        let journal = Journal::open(&memory, &sinks, system_clock(), &metrics);
+        let journal = Journal::open(&memory, &sinks, system_clock(), &metrics).unwrap();
         let settings = Settings::new(vec![pipeline], keys());
         let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
         let around = Surroundings { tenants, journal, alerts, clock: system_clock(), metrics };

@@ -1,5 +1,7 @@
 //! The journal as sinks, followers and the ledger see it.
 
+mod durable;
+
 use super::*;
 use crate::batch::{Entry, ProjectId, Signal, Stream, TenantId};
 use crate::telemetry::Metrics;
@@ -29,10 +31,15 @@ fn world(bytes_max: usize, sinks: &[&str]) -> World {
     let names: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     let metrics = Metrics::new();
     World {
-        journal: Journal::open(&Settings::Memory { bytes_max }, &names, clock, &metrics),
+        journal: Journal::open(&Settings::Memory { bytes_max }, &names, clock, &metrics).unwrap(),
         now_ms,
         metrics,
     }
+}
+
+/// One in memory, one on disk.
+fn both(bytes_max: usize, sinks: &[&str]) -> [World; 2] {
+    [world(bytes_max, sinks), durable::world(bytes_max, sinks)]
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -80,17 +87,18 @@ fn firsts(taken: &[InFlight]) -> Vec<u64> {
 
 #[tokio::test]
 async fn records_are_numbered_without_a_gap_and_a_frame_has_one_time() {
-    let world = world(1 << 20, &["a"]);
-    let one = world.commit(vec![part("t", 3, 10, &[FIRST]), part("u", 2, 10, &[FIRST])]).await.unwrap();
-    assert_eq!(one, Committed { first: 1, records: 5, time_ms: 1_000 });
-    world.now_ms.store(900, Ordering::Relaxed);
-    let two = world.commit(vec![part("t", 1, 10, &[FIRST])]).await.unwrap();
-    assert_eq!(two, Committed { first: 6, records: 1, time_ms: 1_000 }, "the time never goes back");
-    world.now_ms.store(1_100, Ordering::Relaxed);
-    assert_eq!(world.commit(vec![part("t", 1, 10, &[FIRST])]).await.unwrap().time_ms, 1_100);
-    let taken = world.journal.cursor(FIRST).try_next(ALL);
-    assert_eq!(firsts(&taken), [1, 4, 6, 7]);
-    assert!(taken.iter().all(|in_flight| in_flight.entry.node == taken[0].entry.node));
+    for world in both(1 << 20, &["a"]) {
+        let one = world.commit(vec![part("t", 3, 10, &[FIRST]), part("u", 2, 10, &[FIRST])]).await.unwrap();
+        assert_eq!(one, Committed { first: 1, records: 5, time_ms: 1_000 });
+        world.now_ms.store(900, Ordering::Relaxed);
+        let two = world.commit(vec![part("t", 1, 10, &[FIRST])]).await.unwrap();
+        assert_eq!(two, Committed { first: 6, records: 1, time_ms: 1_000 }, "the time never goes back");
+        world.now_ms.store(1_100, Ordering::Relaxed);
+        assert_eq!(world.commit(vec![part("t", 1, 10, &[FIRST])]).await.unwrap().time_ms, 1_100);
+        let taken = world.journal.cursor(FIRST).try_next(ALL);
+        assert_eq!(firsts(&taken), [1, 4, 6, 7]);
+        assert!(taken.iter().all(|in_flight| in_flight.entry.node == taken[0].entry.node));
+    }
 }
 
 #[test]
@@ -109,126 +117,135 @@ fn journals_have_nodes_of_their_own() {
 #[tokio::test]
 async fn a_sink_that_is_behind_expires_its_own_and_no_other_notices() {
     // Each sink's share holds three entries.
-    let world = world(2 * 3 * (1_000 + 256), &["stuck", "well"]);
-    let well = world.journal.cursor(SECOND);
-    for _ in 0..10 {
-        world.commit(vec![part("t", 2, 1_000, &[FIRST, SECOND])]).await.unwrap();
-        for in_flight in well.try_next(ALL) {
-            let done = Done::delivered(in_flight.entry.records);
-            in_flight.finish(&done);
+    for world in both(2 * 3 * (1_000 + 256), &["stuck", "well"]) {
+        let well = world.journal.cursor(SECOND);
+        for _ in 0..10 {
+            world.commit(vec![part("t", 2, 1_000, &[FIRST, SECOND])]).await.unwrap();
+            for in_flight in well.try_next(ALL) {
+                let done = Done::delivered(in_flight.entry.records);
+                in_flight.finish(&done);
+            }
+            assert!(world.journal.charged_bytes(FIRST) <= world.journal.share_bytes());
+            world.table();
         }
-        assert!(world.journal.charged_bytes(FIRST) <= world.journal.share_bytes());
-        world.table();
+        let line = world.table().line("t", Signal::Logs);
+        assert_eq!((line.committed, line.sinks["well"].delivered), (20, 20));
+        assert_eq!((line.sinks["stuck"].expired["room"], line.sinks["stuck"].in_flight), (14, 6));
+        // The oldest went.
+        assert_eq!(firsts(&world.journal.cursor(FIRST).try_next(ALL)), [15, 17, 19]);
     }
-    let line = world.table().line("t", Signal::Logs);
-    assert_eq!((line.committed, line.sinks["well"].delivered), (20, 20));
-    assert_eq!((line.sinks["stuck"].expired["room"], line.sinks["stuck"].in_flight), (14, 6));
-    // The oldest went.
-    assert_eq!(firsts(&world.journal.cursor(FIRST).try_next(ALL)), [15, 17, 19]);
 }
 
 #[tokio::test]
 async fn what_is_being_sent_does_not_expire() {
-    let world = world(3 * (1_000 + 256), &["a"]);
-    world.commit(vec![part("t", 1, 1_000, &[FIRST])]).await.unwrap();
-    let cursor = world.journal.cursor(FIRST);
-    let taken = cursor.try_next(ONE);
-    for _ in 0..5 {
+    for world in both(3 * (1_000 + 256), &["a"]) {
         world.commit(vec![part("t", 1, 1_000, &[FIRST])]).await.unwrap();
+        let cursor = world.journal.cursor(FIRST);
+        let taken = cursor.try_next(ONE);
+        for _ in 0..5 {
+            world.commit(vec![part("t", 1, 1_000, &[FIRST])]).await.unwrap();
+        }
+        taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::delivered(1)));
+        let sink = &world.table().line("t", Signal::Logs).sinks["a"];
+        assert_eq!((sink.delivered, sink.expired["room"], sink.in_flight), (1, 3, 2));
     }
-    taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::delivered(1)));
-    let sink = &world.table().line("t", Signal::Logs).sinks["a"];
-    assert_eq!((sink.delivered, sink.expired["room"], sink.in_flight), (1, 3, 2));
 }
 
 #[tokio::test]
 async fn an_entry_larger_than_the_share_is_kept_while_it_is_alone() {
-    let world = world(1_000, &["a"]);
-    world.commit(vec![part("t", 1, 5_000, &[FIRST])]).await.unwrap();
-    assert!(world.journal.charged_bytes(FIRST) > 5_000);
-    world.commit(vec![part("t", 1, 10, &[FIRST])]).await.unwrap();
-    assert_eq!(firsts(&world.journal.cursor(FIRST).try_next(ALL)), [2]);
-    assert_eq!(world.table().line("t", Signal::Logs).sinks["a"].expired["room"], 1);
+    for world in both(1_000, &["a"]) {
+        world.commit(vec![part("t", 1, 5_000, &[FIRST])]).await.unwrap();
+        assert!(world.journal.charged_bytes(FIRST) > 5_000);
+        world.commit(vec![part("t", 1, 10, &[FIRST])]).await.unwrap();
+        assert_eq!(firsts(&world.journal.cursor(FIRST).try_next(ALL)), [2]);
+        assert_eq!(world.table().line("t", Signal::Logs).sinks["a"].expired["room"], 1);
+    }
 }
 
 #[tokio::test]
 async fn entries_of_one_tenant_join_past_those_of_others() {
-    let world = world(1 << 20, &["a"]);
-    for tenant in ["t", "u", "t", "u", "t"] {
-        world.commit(vec![part(tenant, 1, 100, &[FIRST])]).await.unwrap();
+    for world in both(1 << 20, &["a"]) {
+        for tenant in ["t", "u", "t", "u", "t"] {
+            world.commit(vec![part(tenant, 1, 100, &[FIRST])]).await.unwrap();
+        }
+        let cursor = world.journal.cursor(FIRST);
+        let own = Joining { is_across_tenants: false, ..ALL };
+        let taken = cursor.try_next(Joining { records_max: 2, ..own });
+        assert_eq!(firsts(&taken), [1, 3]);
+        let others = cursor.try_next(own);
+        assert_eq!(firsts(&others), [2, 4]);
+        let rest = cursor.try_next(own);
+        assert_eq!(firsts(&rest), [5]);
+        assert!(cursor.try_next(own).is_empty());
     }
-    let cursor = world.journal.cursor(FIRST);
-    let own = Joining { is_across_tenants: false, ..ALL };
-    let taken = cursor.try_next(Joining { records_max: 2, ..own });
-    assert_eq!(firsts(&taken), [1, 3]);
-    let others = cursor.try_next(own);
-    assert_eq!(firsts(&others), [2, 4]);
-    let rest = cursor.try_next(own);
-    assert_eq!(firsts(&rest), [5]);
-    assert!(cursor.try_next(own).is_empty());
 }
 
 #[tokio::test]
 async fn a_smaller_entry_does_not_overtake_a_larger_one_of_its_tenant() {
-    let world = world(1 << 20, &["a"]);
-    for bytes in [100, 1_000, 100] {
-        world.commit(vec![part("t", 1, bytes, &[FIRST])]).await.unwrap();
+    for world in both(1 << 20, &["a"]) {
+        for bytes in [100, 1_000, 100] {
+            world.commit(vec![part("t", 1, bytes, &[FIRST])]).await.unwrap();
+        }
+        let taken = world.journal.cursor(FIRST).try_next(Joining { bytes_max: 500, ..ALL });
+        assert_eq!(firsts(&taken), [1]);
     }
-    let taken = world.journal.cursor(FIRST).try_next(Joining { bytes_max: 500, ..ALL });
-    assert_eq!(firsts(&taken), [1]);
 }
 
 #[tokio::test]
 async fn what_is_dropped_unfinished_goes_back_to_its_place() {
-    let world = world(1 << 20, &["a"]);
-    for _ in 0..4 {
-        world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+    for world in both(1 << 20, &["a"]) {
+        for _ in 0..4 {
+            world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+        }
+        let cursor = world.journal.cursor(FIRST);
+        let (first, second) = (cursor.try_next(ONE), cursor.try_next(ONE));
+        drop(second);
+        drop(first);
+        let taken = cursor.try_next(ALL);
+        assert_eq!(firsts(&taken), [1, 2, 3, 4]);
+        let resent: Vec<bool> = taken.iter().map(|in_flight| in_flight.is_resend).collect();
+        assert_eq!(resent, [true, true, false, false]);
+        assert!(!cursor.is_done());
+        taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::delivered(1)));
+        assert!(cursor.is_done());
+        assert_eq!(world.journal.charged_bytes(FIRST), 0);
+        world.table();
     }
-    let cursor = world.journal.cursor(FIRST);
-    let (first, second) = (cursor.try_next(ONE), cursor.try_next(ONE));
-    drop(second);
-    drop(first);
-    let taken = cursor.try_next(ALL);
-    assert_eq!(firsts(&taken), [1, 2, 3, 4]);
-    let resent: Vec<bool> = taken.iter().map(|in_flight| in_flight.is_resend).collect();
-    assert_eq!(resent, [true, true, false, false]);
-    assert!(!cursor.is_done());
-    taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::delivered(1)));
-    assert!(cursor.is_done());
-    assert_eq!(world.journal.charged_bytes(FIRST), 0);
-    world.table();
 }
 
 #[tokio::test]
 async fn a_cursor_wakes_when_something_is_committed_for_its_sink() {
-    let world = world(1 << 20, &["a", "b"]);
-    let cursor = world.journal.cursor(FIRST);
-    let mut next = Box::pin(cursor.next(ALL));
-    assert!(is_pending(&mut next));
-    world.commit(vec![part("t", 1, 100, &[SECOND])]).await.unwrap();
-    assert!(is_pending(&mut next));
-    world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
-    let taken = tokio::time::timeout(Duration::from_secs(5), next).await.unwrap();
-    assert_eq!(firsts(&taken), [2]);
+    for world in both(1 << 20, &["a", "b"]) {
+        let cursor = world.journal.cursor(FIRST);
+        let mut next = Box::pin(cursor.next(ALL));
+        assert!(is_pending(&mut next));
+        world.commit(vec![part("t", 1, 100, &[SECOND])]).await.unwrap();
+        assert!(is_pending(&mut next));
+        world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+        let taken = tokio::time::timeout(Duration::from_secs(5), next).await.unwrap();
+        assert_eq!(firsts(&taken), [2]);
+    }
 }
 
 #[tokio::test]
 async fn a_closed_journal_refuses_and_counts_it() {
-    let world = world(1 << 20, &["a"]);
-    world.journal.close();
-    let refused = world.commit(vec![part("t", 7, 100, &[FIRST])]).await;
-    assert_eq!(refused, Err(CommitRefused::Stopping));
-    let line = world.table().line("t", Signal::Logs);
-    assert_eq!((line.received, line.refused["stopping"], line.committed), (7, 7, 0));
+    for world in both(1 << 20, &["a"]) {
+        world.journal.close();
+        let refused = world.commit(vec![part("t", 7, 100, &[FIRST])]).await;
+        assert_eq!(refused, Err(CommitRefused::Stopping));
+        let line = world.table().line("t", Signal::Logs);
+        assert_eq!((line.received, line.refused["stopping"], line.committed), (7, 7, 0));
+    }
 }
 
 #[tokio::test]
 async fn what_is_left_when_we_stop_expires() {
-    let world = world(1 << 20, &["a"]);
-    world.commit(vec![part("t", 7, 100, &[FIRST])]).await.unwrap();
-    assert_eq!(world.journal.expire_rest(FIRST, "stopped"), 7);
-    let sink = &world.table().line("t", Signal::Logs).sinks["a"];
-    assert_eq!((sink.expired["stopped"], sink.in_flight), (7, 0));
+    for world in both(1 << 20, &["a"]) {
+        world.commit(vec![part("t", 7, 100, &[FIRST])]).await.unwrap();
+        assert_eq!(world.journal.expire_rest(FIRST, "stopped"), 7);
+        let sink = &world.table().line("t", Signal::Logs).sinks["a"];
+        assert_eq!((sink.expired["stopped"], sink.in_flight), (7, 0));
+    }
 }
 
 fn entry(followed: Followed) -> Arc<Entry> {
@@ -240,50 +257,53 @@ fn entry(followed: Followed) -> Arc<Entry> {
 
 #[tokio::test]
 async fn a_follower_reads_every_entry_of_its_sink_in_order_from_when_it_joined() {
-    let world = world(1 << 20, &["a", "b"]);
-    world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
-    let mut of_first = world.journal.follow(Some(FIRST));
-    let mut of_all = world.journal.follow(None);
-    world.commit(vec![part("t", 1, 100, &[FIRST]), part("t", 2, 100, &[SECOND])]).await.unwrap();
-    world.commit(vec![part("t", 1, 100, &[FIRST, SECOND])]).await.unwrap();
-    assert_eq!([entry(of_first.next().await).first, entry(of_first.next().await).first], [2, 5]);
-    for number in [2, 3, 5] {
-        assert_eq!(entry(of_all.next().await).first, number);
+    for world in both(1 << 20, &["a", "b"]) {
+        world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+        let mut of_first = world.journal.follow(Some(FIRST));
+        let mut of_all = world.journal.follow(None);
+        world.commit(vec![part("t", 1, 100, &[FIRST]), part("t", 2, 100, &[SECOND])]).await.unwrap();
+        world.commit(vec![part("t", 1, 100, &[FIRST, SECOND])]).await.unwrap();
+        assert_eq!([entry(of_first.next().await).first, entry(of_first.next().await).first], [2, 5]);
+        for number in [2, 3, 5] {
+            assert_eq!(entry(of_all.next().await).first, number);
+        }
+        let mut next = Box::pin(of_all.next());
+        assert!(is_pending(&mut next));
+        world.commit(vec![part("t", 1, 100, &[SECOND])]).await.unwrap();
+        assert_eq!(entry(next.await).first, 6);
     }
-    let mut next = Box::pin(of_all.next());
-    assert!(is_pending(&mut next));
-    world.commit(vec![part("t", 1, 100, &[SECOND])]).await.unwrap();
-    assert_eq!(entry(next.await).first, 6);
 }
 
 #[tokio::test]
 async fn a_follower_that_lags_is_told_of_the_hole_and_goes_on_behind_it() {
     // Ten entries, each charged for what it costs beside its bytes.
-    let world = world(10 * (100 + 256), &["a"]);
-    let mut slow = world.journal.follow(None);
-    let mut quick = world.journal.follow(None);
-    for number in 1..=20 {
-        world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
-        assert_eq!(entry(quick.next().await).first, number);
-    }
-    let Followed::Hole { first, until } = slow.next().await else { panic!("no hole") };
-    assert_eq!((first, until), (1, 11));
-    for number in 11..=20 {
-        assert_eq!(entry(slow.next().await).first, number);
+    for world in both(10 * (100 + 256), &["a"]) {
+        let mut slow = world.journal.follow(None);
+        let mut quick = world.journal.follow(None);
+        for number in 1..=20 {
+            world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+            assert_eq!(entry(quick.next().await).first, number);
+        }
+        let Followed::Hole { first, until } = slow.next().await else { panic!("no hole") };
+        assert_eq!((first, until), (1, 11));
+        for number in 11..=20 {
+            assert_eq!(entry(slow.next().await).first, number);
+        }
     }
 }
 
 #[tokio::test]
 async fn nothing_is_kept_for_a_follower_that_left() {
-    let world = world(1 << 20, &["a"]);
-    let follower = world.journal.follow(None);
-    world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
-    let taken = world.journal.cursor(FIRST).try_next(ALL);
-    let kept = taken[0].entry.clone();
-    taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::delivered(1)));
-    assert_eq!(Arc::strong_count(&kept), 2);
-    drop(follower);
-    assert_eq!(Arc::strong_count(&kept), 1);
+    for world in both(1 << 20, &["a"]) {
+        let follower = world.journal.follow(None);
+        world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+        let taken = world.journal.cursor(FIRST).try_next(ALL);
+        let kept = taken[0].entry.clone();
+        taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::delivered(1)));
+        assert_eq!(Arc::strong_count(&kept), 2);
+        drop(follower);
+        assert_eq!(Arc::strong_count(&kept), 1);
+    }
 }
 
 #[test]
@@ -317,35 +337,37 @@ fn a_line_that_does_not_add_up_shows_what_it_lacks() {
 
 #[tokio::test]
 async fn the_ledger_stands_in_the_metrics() {
-    let world = world(1 << 20, &["a"]);
-    world.commit(vec![part("t", 3, 10, &[FIRST])]).await.unwrap();
-    let taken = world.journal.cursor(FIRST).try_next(ALL);
-    taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::rejected(3, "refused")));
-    let text = world.metrics.text();
-    for line in [
-        r#"trommel_ledger_received_records_total{tenant="t",signal="logs"} 3"#,
-        r#"trommel_ledger_committed_records_total{tenant="t",signal="logs"} 3"#,
-        r#"trommel_ledger_in_flight_records{tenant="t",signal="logs",sink="a"} 0"#,
-        r#"trommel_ledger_rejected_records_total{tenant="t",signal="logs",sink="a",reason="refused"} 3"#,
-        r#"trommel_ledger_unaccounted_records{tenant="t",signal="logs",line="sink",sink="a"} 0"#,
-    ] {
-        assert!(text.contains(line), "{line} in {text}");
+    for world in both(1 << 20, &["a"]) {
+        world.commit(vec![part("t", 3, 10, &[FIRST])]).await.unwrap();
+        let taken = world.journal.cursor(FIRST).try_next(ALL);
+        taken.into_iter().for_each(|in_flight| in_flight.finish(&Done::rejected(3, "refused")));
+        let text = world.metrics.text();
+        for line in [
+            r#"trommel_ledger_received_records_total{tenant="t",signal="logs"} 3"#,
+            r#"trommel_ledger_committed_records_total{tenant="t",signal="logs"} 3"#,
+            r#"trommel_ledger_in_flight_records{tenant="t",signal="logs",sink="a"} 0"#,
+            r#"trommel_ledger_rejected_records_total{tenant="t",signal="logs",sink="a",reason="refused"} 3"#,
+            r#"trommel_ledger_unaccounted_records{tenant="t",signal="logs",line="sink",sink="a"} 0"#,
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
     }
 }
 
 #[tokio::test]
 async fn what_waits_for_each_sink_is_shown_in_bytes() {
-    let world = world(1 << 20, &["a", "b"]);
-    world.commit(vec![part("t", 1, 100, &[FIRST, SECOND])]).await.unwrap();
-    world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
-    let shown = |line: &str| assert!(world.metrics.text().lines().any(|shown| shown == line), "{line}");
-    shown(r#"trommel_deliver_waiting_bytes{sink="a"} 712"#);
-    shown(r#"trommel_deliver_waiting_bytes{sink="b"} 356"#);
-    for in_flight in world.journal.cursor(SECOND).try_next(ALL) {
+    for world in both(1 << 20, &["a", "b"]) {
+        world.commit(vec![part("t", 1, 100, &[FIRST, SECOND])]).await.unwrap();
+        world.commit(vec![part("t", 1, 100, &[FIRST])]).await.unwrap();
+        let shown = |line: &str| assert!(world.metrics.text().lines().any(|shown| shown == line), "{line}");
+        shown(r#"trommel_deliver_waiting_bytes{sink="a"} 712"#);
         shown(r#"trommel_deliver_waiting_bytes{sink="b"} 356"#);
-        in_flight.finish(&Done::delivered(1));
+        for in_flight in world.journal.cursor(SECOND).try_next(ALL) {
+            shown(r#"trommel_deliver_waiting_bytes{sink="b"} 356"#);
+            in_flight.finish(&Done::delivered(1));
+        }
+        shown(r#"trommel_deliver_waiting_bytes{sink="b"} 0"#);
     }
-    shown(r#"trommel_deliver_waiting_bytes{sink="b"} 0"#);
 }
 
 #[test]
@@ -490,38 +512,41 @@ async fn frames_take_effect_in_commit_order() {
 
 #[tokio::test]
 async fn a_frame_that_is_refused_takes_no_effect() {
-    let world = world(1 << 20, &["a"]);
-    let notes = Arc::default();
-    world.journal.close();
-    let frame = Frame { after: noting(&notes), ..Frame::default() };
-    assert_eq!(world.journal.commit(frame).await, Err(CommitRefused::Stopping));
-    assert!(notes.lock().unwrap().is_empty());
+    for world in both(1 << 20, &["a"]) {
+        let notes = Arc::default();
+        world.journal.close();
+        let frame = Frame { after: noting(&notes), ..Frame::default() };
+        assert_eq!(world.journal.commit(frame).await, Err(CommitRefused::Stopping));
+        assert!(notes.lock().unwrap().is_empty());
+    }
 }
 
 #[tokio::test]
 async fn a_panic_in_what_takes_effect_costs_neither_the_frame_nor_the_journal() {
-    let world = world(1 << 20, &["a"]);
-    let waits = world.journal.cursor(FIRST);
-    let parts = vec![part("t", 3, 1, &[FIRST])];
-    let pending = world.journal.ledger.receive(&tenant("t"), Signal::Logs, 3);
-    let settled = vec![(pending, Outcome { acknowledged: 3, ..Outcome::default() })];
-    let frame = Frame { settled, parts, after: Some(Box::new(|_| panic!("on purpose"))) };
-    assert_eq!(world.journal.commit(frame).await.map(|committed| committed.records), Ok(3));
-    assert_eq!(waits.try_next(ALL).len(), 1);
-    let notes = Arc::default();
-    let frame = Frame { after: noting(&notes), ..Frame::default() };
-    world.journal.commit(frame).await.unwrap();
-    assert_eq!(*notes.lock().unwrap(), [4]);
-    assert_eq!(world.journal.between_commits(|time_ms| time_ms), 1_000);
+    for world in both(1 << 20, &["a"]) {
+        let waits = world.journal.cursor(FIRST);
+        let parts = vec![part("t", 3, 1, &[FIRST])];
+        let pending = world.journal.ledger.receive(&tenant("t"), Signal::Logs, 3);
+        let settled = vec![(pending, Outcome { acknowledged: 3, ..Outcome::default() })];
+        let frame = Frame { settled, parts, after: Some(Box::new(|_| panic!("on purpose"))) };
+        assert_eq!(world.journal.commit(frame).await.map(|committed| committed.records), Ok(3));
+        assert_eq!(waits.try_next(ALL).len(), 1);
+        let notes = Arc::default();
+        let frame = Frame { after: noting(&notes), ..Frame::default() };
+        world.journal.commit(frame).await.unwrap();
+        assert_eq!(*notes.lock().unwrap(), [4]);
+        assert_eq!(world.journal.between_commits(|time_ms| time_ms), 1_000);
+    }
 }
 
 #[tokio::test]
 async fn no_later_frame_has_an_earlier_time_than_what_happened_before_it() {
-    let world = world(1 << 20, &["a"]);
-    world.now_ms.store(5_000, Ordering::Relaxed);
-    assert_eq!(world.journal.between_commits(|time_ms| time_ms), 5_000);
-    world.now_ms.store(2_000, Ordering::Relaxed);
-    assert_eq!(world.journal.between_commits(|time_ms| time_ms), 5_000);
-    let committed = world.commit(vec![part("t", 1, 1, &[FIRST])]).await.unwrap();
-    assert_eq!(committed.time_ms, 5_000);
+    for world in both(1 << 20, &["a"]) {
+        world.now_ms.store(5_000, Ordering::Relaxed);
+        assert_eq!(world.journal.between_commits(|time_ms| time_ms), 5_000);
+        world.now_ms.store(2_000, Ordering::Relaxed);
+        assert_eq!(world.journal.between_commits(|time_ms| time_ms), 5_000);
+        let committed = world.commit(vec![part("t", 1, 1, &[FIRST])]).await.unwrap();
+        assert_eq!(committed.time_ms, 5_000);
+    }
 }
