@@ -388,7 +388,10 @@ impl App {
             tenants,
             streams: streams.clone(),
             metrics: metrics.clone(),
-            ledger: Arc::new(move || serde_json::to_value(journal.ledger.snapshot()).unwrap_or_default()),
+            ledger: Arc::new(move || {
+                let table = journal.ledger.snapshot();
+                serde_json::json!({ "lines": table.lines, "unaccounted": table.unaccounted() })
+            }),
             plugins: Arc::new(move || plugins.shown()),
             alerts: Arc::new(move || alerts.shown()),
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
