@@ -380,6 +380,10 @@ impl Journal {
                 }
             }
             writer.wants_full_marks = true;
+        } else if on_disk.is_full.load(Ordering::Relaxed) && writer.log.has_reserve() {
+            // What filled the disk is removed once another segment is begun, and not before.
+            self.use_reserve(writer)?;
+            writer.wants_full_marks = true;
         }
         let is_due = writer.marked.is_none_or(|(at, changes)| {
             (is_upkeep || at.elapsed() >= MARKS_EVERY) && self.state().changes != changes
