@@ -229,7 +229,7 @@ impl Journal {
         sinks: &[SinkSettings],
         clock: Clock,
         metrics: &Metrics,
-        recovered: Recovered,
+        mut recovered: Recovered,
         on_disk: Option<OnDisk>,
     ) -> Arc<Journal> {
         assert!(sinks.len() <= super::SINKS_MAX, "the configuration was checked for the number of sinks");

@@ -4,6 +4,7 @@ use super::disk::{Kind, Start, WriteError};
 use super::keep::Journal;
 use super::payload::{AccountMark, Marks, SinkMark};
 use super::write::{Came, Round, set_full};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,6 +26,10 @@ impl Round<'_> {
                     self.note_start(&start);
                 }
             }
+            self.writer.wants_full_marks = true;
+        } else if self.on_disk.is_full.load(Ordering::Relaxed) && self.writer.log.has_reserve() {
+            // What filled the disk is removed once another segment is begun, and not before.
+            self.use_reserve()?;
             self.writer.wants_full_marks = true;
         }
         let is_due = self.writer.marked.is_none_or(|(at, changes)| {

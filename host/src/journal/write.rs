@@ -31,7 +31,7 @@ pub(super) struct OnDisk {
     inbox: Mutex<Inbox>,
     /// `None` once the journal has ended.
     writer: Mutex<Option<Writer>>,
-    is_full: AtomicBool,
+    pub(super) is_full: AtomicBool,
     is_damaged: AtomicBool,
     damaged_ranges: Counter,
 }
