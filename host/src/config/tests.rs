@@ -581,8 +581,8 @@ fn a_sink_may_have_a_share_of_its_own_and_the_shares_fit() {
             "sinks: { out: { type: discard, essential: true, journal: { age: 2h } } }\njournal: { max: 1MiB }",
         ),
         expect![[r#"
-            trommel.yaml:1:60: sinks.out.journal.age: does not go with `essential`: nothing of it expires; right would be: one of the two
-            trommel.yaml:2:12: journal.max: is too small for files; right would be: 64MiB or more
+            trommel.yaml:1:65: sinks.out.journal.age: does not go with `essential`: nothing of it expires; right would be: one of the two
+            trommel.yaml:2:17: journal.max: is too small for files; right would be: 64MiB or more
             2 faults in trommel.yaml"#]],
     );
 }
