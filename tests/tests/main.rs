@@ -14,6 +14,7 @@ mod console;
 mod deliver;
 mod durable;
 mod effects;
+mod essential;
 mod examples;
 mod full_disk;
 mod hostile;
