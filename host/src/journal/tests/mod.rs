@@ -1,5 +1,7 @@
 //! The journal as sinks, followers and the ledger see it.
 
+mod crashes;
+mod damage;
 mod durable;
 mod shares;
 
