@@ -5,7 +5,7 @@ use super::node::Value;
 use super::read::{Table, Wrong, count, duration, size, text};
 use crate::batch::TenantId;
 use crate::tenants::{Quota, QuotaSettings};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What is owed is counted exactly up to this; and whoever needs more at once needs another rate.
@@ -14,7 +14,7 @@ const BURST_MAX: Duration = Duration::from_secs(86_400);
 pub(super) fn read(table: Table<'_>) -> QuotaSettings {
     let usual = Quota::default();
     let default = table.table("default").map_or(usual, |default| read_quota(default, usual));
-    let mut tenants = HashMap::new();
+    let mut tenants = BTreeMap::new();
     if let Some(section) = table.table("tenants") {
         for (name, at, node) in section.all() {
             let quota = read_quota(section.reader.table(&section.path(name), node), default);

@@ -67,6 +67,8 @@ impl Tenants {
                 "the key of the tickets must have 32 characters or more: `openssl rand -base64 32`".into()
             );
         }
+        // The configuration names them, also those that others speak for.
+        settings.quotas.tenants.keys().for_each(|tenant| metrics.tenant_labels.give(tenant.as_str()));
         Ok(Arc::new(Tenants {
             keys: settings.attributes,
             is_stamping: settings.stamp,

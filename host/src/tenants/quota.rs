@@ -6,7 +6,7 @@
 //! takes nothing. The arithmetic is in integers and exact.
 
 use crate::batch::TenantId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -40,7 +40,7 @@ impl Default for Quota {
 pub struct QuotaSettings {
     /// Of each tenant that has none of its own.
     pub default: Quota,
-    pub tenants: HashMap<TenantId, Quota>,
+    pub tenants: BTreeMap<TenantId, Quota>,
 }
 
 impl QuotaSettings {
