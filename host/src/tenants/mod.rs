@@ -121,8 +121,8 @@ impl Tenants {
         self.room.open(caller)
     }
 
-    /// Whether a request of this caller would be refused whatever is in it: its tenant has sent what it may, in bytes or
-    /// records. Asked before the body is read, so that who floods costs next to nothing; such requests are counted, and
+    /// Whether a request of this caller would be refused whatever is in it: its tenant has sent what it may, or held its
+    /// share of the journal a moment ago. Asked before the body is read, so that who floods costs next to nothing; such requests are counted, and
     /// their records, which nobody knows, are not.
     pub fn over_quota(&self, caller: &Caller, now: Instant) -> Option<OverQuota> {
         let Who::Tenant { tenant, .. } = &caller.who else { return None };

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 
 /// Buckets are looked through for full ones when there are so many, and then when there are twice as many as were left.
 const SWEPT_MIN: usize = 1024;
+/// For so long a share of the journal that was full is taken to be full; no sender is told to come back earlier.
+const FULL_FOR: Duration = Duration::from_secs(1);
 
 /// What one tenant may take; `None` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +104,8 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Quotas {
     settings: QuotaSettings,
+    /// There is nothing to look at for anybody.
+    pub(super) is_without_limits: bool,
     accounts: Mutex<Accounts>,
 }
 
@@ -116,6 +120,7 @@ struct Accounts {
 struct Buckets {
     bytes: Bucket,
     records: Bucket,
+    journal_full_until: Option<Instant>,
 }
 
 /// Whose level is the burst less what is owed; counted in 10⁻⁹ of a byte or record, so that each nanosecond pays a
@@ -128,15 +133,12 @@ struct Bucket {
 
 impl Quotas {
     pub(super) fn new(settings: QuotaSettings) -> Quotas {
-        let accounts = Mutex::new(Accounts { buckets: HashMap::new(), swept_at: SWEPT_MIN });
-        Quotas { settings, accounts }
-    }
-
-    /// Whether there is nothing to look at for anybody.
-    pub(super) fn is_without_limits(&self) -> bool {
         let is_unlimited =
             |quota: &Quota| quota.bytes.is_none() && quota.records.is_none() && quota.journal_bytes.is_none();
-        is_unlimited(&self.settings.default) && self.settings.tenants.values().all(is_unlimited)
+        let is_without_limits =
+            is_unlimited(&settings.default) && settings.tenants.values().all(is_unlimited);
+        let accounts = Mutex::new(Accounts { buckets: HashMap::new(), swept_at: SWEPT_MIN });
+        Quotas { settings, is_without_limits, accounts }
     }
 
     /// Takes what is asked, all of it or nothing. `held_bytes` says what the tenant holds of the journal.
@@ -148,15 +150,15 @@ impl Quotas {
         now: Instant,
     ) -> Result<(), OverQuota> {
         let quota = self.settings.of(tenant);
-        if let Some(limit) = quota.journal_bytes.filter(|limit| held_bytes(tenant) >= *limit) {
-            let limited = Limited::Journal;
-            return Err(OverQuota { tenant: tenant.clone(), limited, limit, wait: Duration::ZERO });
-        }
-        if quota.bytes.is_none() && quota.records.is_none() {
+        let is_without_rates = quota.bytes.is_none() && quota.records.is_none();
+        // Before the lock: the journal has its own.
+        let is_journal_full = quota.journal_bytes.is_some_and(|limit| held_bytes(tenant) >= limit);
+        if is_without_rates && !is_journal_full {
             return Ok(());
         }
         let mut accounts = self.accounts();
         let buckets = accounts.of(tenant, &self.settings, now);
+        buckets.journal_full_until = is_journal_full.then(|| now + FULL_FOR);
         buckets.pay_back(quota, now);
         if let Some(over) = buckets.over(tenant, quota) {
             return Err(over);
@@ -167,10 +169,10 @@ impl Quotas {
 
     /// Whether this tenant may take nothing at this moment, by what it sent in the last seconds.
     pub(super) fn over(&self, tenant: &TenantId, now: Instant) -> Option<OverQuota> {
-        let quota = self.settings.of(tenant);
-        if quota.bytes.is_none() && quota.records.is_none() {
+        if self.is_without_limits {
             return None;
         }
+        let quota = self.settings.of(tenant);
         let mut accounts = self.accounts();
         let buckets = accounts.buckets.get_mut(tenant)?;
         buckets.pay_back(quota, now);
@@ -188,12 +190,16 @@ impl Accounts {
         if self.buckets.len() >= self.swept_at && !self.buckets.contains_key(tenant) {
             self.buckets.retain(|tenant, buckets| {
                 buckets.pay_back(settings.of(tenant), now);
-                !buckets.is_full()
+                !buckets.is_idle()
             });
             self.swept_at = SWEPT_MIN.max(2 * self.buckets.len());
         }
         let full = Bucket { owed: 0, at: now };
-        self.buckets.entry(tenant.clone()).or_insert(Buckets { bytes: full, records: full })
+        self.buckets.entry(tenant.clone()).or_insert(Buckets {
+            bytes: full,
+            records: full,
+            journal_full_until: None,
+        })
     }
 }
 
@@ -201,10 +207,15 @@ impl Buckets {
     fn pay_back(&mut self, quota: &Quota, now: Instant) {
         self.bytes.pay_back(quota.bytes.unwrap_or(0), now);
         self.records.pay_back(quota.records.unwrap_or(0), now);
+        self.journal_full_until = self.journal_full_until.filter(|until| *until > now);
     }
 
-    /// The one that is empty for the longest time.
+    /// The journal, which has no time, or the bucket that is empty for the longest time.
     fn over(&self, tenant: &TenantId, quota: &Quota) -> Option<OverQuota> {
+        if let (Some(limit), Some(_)) = (quota.journal_bytes, self.journal_full_until) {
+            let limited = Limited::Journal;
+            return Some(OverQuota { tenant: tenant.clone(), limited, limit, wait: Duration::ZERO });
+        }
         let rates =
             [(Limited::Bytes, quota.bytes, &self.bytes), (Limited::Records, quota.records, &self.records)];
         let over = rates.into_iter().filter_map(|(limited, rate, bucket)| {
@@ -224,8 +235,9 @@ impl Buckets {
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.bytes.owed == 0 && self.records.owed == 0
+    /// Whether forgetting it changes nothing.
+    fn is_idle(&self) -> bool {
+        self.bytes.owed == 0 && self.records.owed == 0 && self.journal_full_until.is_none()
     }
 }
 
@@ -354,7 +366,16 @@ mod tests {
         let asked = Asked { bytes: 1_000, records: 1 };
         let over = quotas.take(&id("acme"), asked, &|_| 500, start).unwrap_err();
         assert_eq!((over.limited, over.limit, over.wait), (Limited::Journal, 500, Duration::ZERO));
+        // For a second it is not asked for; then, or when somebody speaks for the tenant, it is.
+        assert_eq!(quotas.over(&id("acme"), start), Some(over));
+        assert_eq!(quotas.over(&id("acme"), start + SECOND), None);
         assert_eq!(quotas.take(&id("acme"), asked, &|_| 499, start), Ok(()), "nothing was taken before");
+        assert_eq!(quotas.over(&id("acme"), start).map(|over| over.limited), Some(Limited::Bytes));
+        let alone = Quota { bytes: None, records: None, ..journal };
+        let quotas = self::quotas(alone, &[]);
+        assert!(quotas.take(&id("acme"), asked, &|_| 500, start).is_err());
+        assert!(quotas.over(&id("acme"), start).is_some());
+        assert_eq!(quotas.over(&id("acme"), start + SECOND), None);
     }
 
     #[test]

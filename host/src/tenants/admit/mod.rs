@@ -91,7 +91,7 @@ impl Tenants {
 
     /// Takes what the request asks of each tenant's quota; answers those that are over theirs, of which it takes nothing.
     fn charge(&self, request: &Request, groups: &[Group], terms: &Terms<'_>) -> HashMap<TenantId, OverQuota> {
-        if self.quotas.is_without_limits() {
+        if self.quotas.is_without_limits {
             return HashMap::new();
         }
         let mut asked: HashMap<&TenantId, Asked> = HashMap::new();
