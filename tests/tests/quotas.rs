@@ -175,8 +175,8 @@ identity:
     - { sha256: "ACME", tenant: acme, rights: [send] }
     - { sha256: "GLOBEX", tenant: globex, rights: [send] }
 quotas: { tenants: { acme: { journal: 256KiB } } }
-pipelines: [{ name: logs, sinks: [backend, nowhere] }]
-sinks: { backend: { type: otlp, endpoint: "http://127.0.0.1:BACKEND" }, nowhere: { type: discard } }
+pipelines: [{ name: logs, sinks: [backend] }]
+sinks: { backend: { type: otlp, endpoint: "http://127.0.0.1:BACKEND" } }
 journal: { kind: disk, max: 1GiB, age: 1h }
 "#;
 

@@ -22,8 +22,8 @@ pub struct Admitted {
     pub parts: Vec<Part>,
     /// What was left out, for the partial success and the ledger; one entry per tenant and reason.
     pub refused: Vec<RefusedPart>,
-    /// Of the tenants that are over their quota, the one that must wait longest. If nothing else of the request is
-    /// taken, all of it may come again then.
+    /// Of the tenants that are over their quota, the one that waits least: if nothing else of the request is taken, all of
+    /// it may come again then, and one that sends far too much does not hold back the others.
     pub over_quota: Option<OverQuota>,
 }
 
@@ -85,7 +85,7 @@ impl Tenants {
         });
         let part = |group| self.part(&request, group, terms.record_bytes_max, &mut refused);
         let parts = groups.into_iter().map(part).collect();
-        let over_quota = over_quota.into_values().max_by_key(|over| over.wait);
+        let over_quota = over_quota.into_values().min_by_key(|over| over.wait);
         Admitted { parts, refused: refused.parts, over_quota }
     }
 

@@ -352,10 +352,10 @@ fn what_a_tenant_sends_over_its_quota_is_left_out_and_the_others_are_taken() {
     );
     let labels = vec![("tenant", "_other".to_owned()), ("quota", "records".to_owned())];
     assert_eq!(metrics.admit_over_quota.get_or_create(&labels).get(), 1);
-    // Both are over theirs: whoever waits longer says when.
+    // Both are over theirs: whoever waits less says when.
     let third = tenants.admit(request(&lines[1..3]), &caller("for *"), &terms);
     assert_eq!((third.parts.len(), third.refused.len()), (0, 2));
-    assert_eq!(third.over_quota.map(|over| over.tenant.to_string()).as_deref(), Some("acme"));
+    assert_eq!(third.over_quota.map(|over| over.tenant.to_string()).as_deref(), Some("globex"));
     let later = Terms { now: terms.now + over.wait, ..terms };
     assert_eq!(tenants.admit(request(&lines[..3]), &caller("for *"), &later).parts.len(), 3);
 }
