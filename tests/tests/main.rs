@@ -20,6 +20,7 @@ mod full_disk;
 mod hostile;
 mod identity;
 mod plugins;
+mod quotas;
 mod receive;
 mod shutdown;
 mod stalls;

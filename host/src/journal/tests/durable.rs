@@ -232,7 +232,7 @@ async fn a_full_disk_refuses_goes_on_delivering_and_recovers() {
 async fn a_segment_that_filled_the_disk_is_removed_once_it_was_delivered() {
     let disk = Faulty::new(1);
     let files = disk::Settings { segment_bytes: 1 << 30, ..FILES };
-    let world = open_with(&disk, files, LIMITS, &["a".to_owned()], 1_000);
+    let world = open_with(&disk, files, LIMITS, &named(&["a"]), 1_000);
     disk.set_capacity(200_000);
     let mut taken = 0;
     // An entry does not fit; marks would, behind it.
