@@ -2,7 +2,8 @@
 
 use super::{FAILED, complain, runtime};
 use crate::net::{http, tls};
-use ::http::{HeaderMap, Method};
+use ::http::header::CONTENT_TYPE;
+use ::http::{HeaderMap, HeaderValue, Method};
 use clap::Args;
 use reqwest::Url;
 use serde_json::Value;
@@ -34,13 +35,21 @@ impl Console {
         self.ask(Method::GET, path, Vec::new())
     }
 
+    /// As [`Console::get`], with a body of JSON.
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.ask(Method::POST, path, body.to_string().into_bytes())
+    }
+
     fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Value, String> {
         let url = Url::parse(&self.console).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.and_then(|url| url.join(path).ok());
         let Some(url) = url else { return Err("--console: right would be http://127.0.0.1:4380".into()) };
         let tls = tls::ClientSettings { ca: self.ca.clone(), ..tls::ClientSettings::default() };
         let client = http::Client::open(http::tls_of(url.scheme() == "https", &tls)?)?;
-        let headers = self.headers()?;
+        let mut headers = self.headers()?;
+        if !body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         let runtime = runtime().ok_or("nothing was asked")?;
         let asked = async {
             let answer = client.send(method, &url, &headers, body, ANSWER_BYTES_MAX);

@@ -49,7 +49,11 @@ fn in_words(ledger: &Value) -> String {
         table(
             &[
                 &["tenant", "signal", "sink"],
-                &SINK.map(|column| if column == "in_flight" { "in flight" } else { column })[..]
+                &SINK.map(|column| match column {
+                    "in_flight" => "in flight",
+                    "dead_lettered" => "dead letters",
+                    other => other,
+                })[..]
             ]
             .concat(),
             &third
@@ -57,7 +61,8 @@ fn in_words(ledger: &Value) -> String {
     )
 }
 
-const SINK: [&str; 6] = ["committed", "delivered", "rejected", "unsupported", "expired", "in_flight"];
+const SINK: [&str; 7] =
+    ["committed", "delivered", "rejected", "unsupported", "dead_lettered", "expired", "in_flight"];
 
 fn lines(ledger: &Value) -> Vec<Value> {
     ledger["lines"].as_array().cloned().unwrap_or_default()
@@ -101,7 +106,7 @@ mod tests {
                 "added": {}, "filtered": { "sample": 100 }, "dropped": {}, "unrouted": 0, "committed": 1000,
                 "sinks": { "streams": {
                     "committed": 1000, "delivered": 990, "rejected": {}, "unsupported": 0,
-                    "expired": { "age": 10 }, "in_flight": 0,
+                    "dead_lettered": {}, "expired": { "age": 10 }, "in_flight": 0,
                 } },
             }],
             "unaccounted": [],
@@ -123,8 +128,8 @@ mod tests {
 
             for each sink: committed = what became of it + in flight
 
-            tenant  signal  sink     committed  delivered  rejected  unsupported  expired      in flight
-            acme    logs    streams       1000        990         0            0  10 (age 10)          0
+            tenant  signal  sink     committed  delivered  rejected  unsupported  dead letters  expired      in flight
+            acme    logs    streams       1000        990         0            0             0  10 (age 10)          0
 
             unaccounted: 0"#]]
         .assert_eq(&in_words(&ledger()));

@@ -3,6 +3,7 @@
 
 mod ask;
 mod ledger;
+mod letters;
 
 use crate::app::{self, App, StartError};
 use crate::config::Config;
@@ -48,6 +49,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What the sinks of a running collector refused for good.
+    #[command(subcommand)]
+    DeadLetters(letters::Command),
 }
 
 #[derive(Subcommand)]
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Run { config, demo } => run(config.as_deref(), demo),
         Command::Check { file } => check(&file),
         Command::Plugin(PluginCommand::Inspect { file }) => inspect(&file),
+        Command::DeadLetters(command) => letters::run(&command),
         Command::Ledger { console, json } => ledger::print(&console, json),
     })
 }

@@ -43,6 +43,8 @@ pub struct Config {
     /// What the journal keeps for each of `sinks`, in their order.
     pub kept: Vec<journal::SinkSettings>,
     pub journal: journal::Settings,
+    /// `None`: what a sink refuses for good is counted, and gone.
+    pub dead_letters: Option<journal::LetterSettings>,
     pub alerts: crate::alerts::Settings,
     /// Records larger than this are refused before any plugin sees them.
     pub record_bytes_max: usize,
@@ -59,9 +61,15 @@ const ROOM_BYTES: usize = 512 << 20;
 const RECORD_BYTES_MAX: usize = 1 << 20;
 /// A night in which nobody looks at a destination that is down.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Some hundred thousand log lines; a sixteenth goes at once.
+const LETTERS_BYTES_MAX: usize = 256 << 20;
+/// What is smaller holds no sixteenths of a use.
+const LETTERS_BYTES_LEAST: usize = 1 << 20;
+/// A month in which somebody looks at what a destination did not take.
+const LETTERS_AGE_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// One request, and a few segments.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "data",
     "receivers",
     "console",
@@ -72,6 +80,7 @@ const KEYS: [&str; 11] = [
     "sinks",
     "alerts",
     "journal",
+    "dead_letters",
     "memory",
 ];
 
@@ -144,6 +153,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let keys = identity.as_ref().map(|identity| identity.attributes.clone()).unwrap_or_else(identity::keys);
     let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data, &keys)).unwrap_or_default();
     let journal = read_journal(&table, &data, room_bytes);
+    let dead_letters = read_dead_letters(&table, &data, &journal);
     let journal_bytes = match journal {
         journal::Settings::Memory { bytes_max } => bytes_max,
         journal::Settings::Disk { memory_bytes_max, .. } => memory_bytes_max,
@@ -164,6 +174,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
             quotas,
             ..tenants_of(identity, room_bytes.saturating_sub(journal_bytes))
         },
+        dead_letters,
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
         record_bytes_max,
         compiled: data.join("compiled"),
@@ -229,6 +240,44 @@ fn read_journal(table: &read::Table<'_>, data: &Path, room_bytes: usize) -> jour
     let settings = disk(bytes_max, journal.optional("age", duration));
     journal.finish(&["kind", "max", "age"]);
     settings
+}
+
+/// Beside a journal on disk alone: what dies with the process needs no place for what was refused.
+fn read_dead_letters(
+    table: &read::Table<'_>,
+    data: &Path,
+    journal: &journal::Settings,
+) -> Option<journal::LetterSettings> {
+    let (mut bytes_max, mut age_max) = (LETTERS_BYTES_MAX, LETTERS_AGE_MAX);
+    if let Some(letters) = table.table("dead_letters") {
+        bytes_max = letters.optional("max", size_or_none).unwrap_or(bytes_max);
+        age_max = letters.optional("age", duration).unwrap_or(age_max);
+        if bytes_max > 0 && matches!(journal, journal::Settings::Memory { .. }) {
+            let wrong = "dead letters need a journal on disk";
+            table.fault("dead_letters", wrong, "journal: { kind: disk }, or max: 0");
+        }
+        if (1..LETTERS_BYTES_LEAST).contains(&bytes_max) {
+            letters.fault("max", "is too small", "1MiB or more, or 0 for none");
+        }
+        if age_max < Duration::from_secs(1) {
+            letters.fault("age", "is too short", "1s or more: 30d");
+        }
+        letters.finish(&["max", "age"]);
+    }
+    let is_on = bytes_max > 0 && matches!(journal, journal::Settings::Disk { .. });
+    is_on.then(|| journal::LetterSettings {
+        folder: data.join("dead-letters"),
+        bytes_max: bytes_max as u64,
+        age_max,
+    })
+}
+
+/// A size, or a plain 0.
+fn size_or_none(value: &node::Value) -> Result<usize, read::Wrong> {
+    match value {
+        node::Value::Integer(0) => Ok(0),
+        other => size(other),
+    }
 }
 
 #[cfg(test)]

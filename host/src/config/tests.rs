@@ -157,6 +157,41 @@ fn a_journal_on_disk_has_its_folder_below_the_data() {
 }
 
 #[test]
+fn dead_letters_are_kept_beside_a_journal_on_disk() {
+    let letters = |text: &str| {
+        let text = with(&format!("data: there\n{text}"));
+        Config::parse(&text, Path::new("/here"), "trommel.yaml").unwrap().dead_letters
+    };
+    let expected = |bytes_max: u64, days: u64| journal::LetterSettings {
+        folder: "/here/there/dead-letters".into(),
+        bytes_max,
+        age_max: std::time::Duration::from_secs(days * 86_400),
+    };
+    assert_eq!(letters("journal: { kind: disk }"), Some(expected(256 << 20, 30)));
+    let chosen = "journal: { kind: disk }\ndead_letters: { max: 1MiB, age: 1d }";
+    assert_eq!(letters(chosen), Some(expected(1 << 20, 1)));
+    for off in ["0", "0B"] {
+        assert_eq!(letters(&format!("journal: {{ kind: disk }}\ndead_letters: {{ max: {off} }}")), None);
+        assert_eq!(letters(&format!("journal: {{ kind: memory }}\ndead_letters: {{ max: {off} }}")), None);
+    }
+    assert_eq!(letters("journal: { kind: memory }"), None);
+    check(
+        &with("journal: { kind: memory }\ndead_letters: { max: 1MiB }"),
+        expect![[r#"
+        trommel.yaml:2:15: dead_letters: dead letters need a journal on disk; right would be: journal: { kind: disk }, or max: 0
+        1 fault in trommel.yaml"#]],
+    );
+    check(
+        &with("journal: { kind: disk }\ndead_letters: { max: 1B, age: 0s, min: 1 }"),
+        expect![[r#"
+        trommel.yaml:2:22: dead_letters.max: is too small; right would be: 1MiB or more, or 0 for none
+        trommel.yaml:2:31: dead_letters.age: is too short; right would be: 1s or more: 30d
+        trommel.yaml:2:35: dead_letters.min: is no key that is known here; right would be: `max`
+        3 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
 fn a_guards_failure_lets_nothing_past() {
     let passes = with("plugins: { redact: { module: \"builtin:redact\", on_failure: pass } }");
     check(

@@ -4,6 +4,7 @@
 //! one that is behind never holds back another.
 
 mod cursor;
+mod dead_letters;
 mod disk;
 mod expire;
 mod follow;
@@ -21,6 +22,10 @@ mod write;
 mod tests;
 
 pub use cursor::{Cursor, InFlight, Joining};
+pub use dead_letters::{
+    Amount, DeadLetters, Letter, LetterId, LetterPage, LetterSettings, NotKept, PAGE_MAX, WhichLetters,
+    WholeLetter,
+};
 pub use follow::{Followed, Follower};
 pub use keep::{After, Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
 pub use ledger::{Done, Ledger, LedgerTable, Line, LineTable, Outcome, Pending, Reason, SinkTable};

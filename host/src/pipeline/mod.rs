@@ -7,6 +7,7 @@ mod chain;
 pub mod deliver;
 mod effects;
 mod left;
+pub mod letters;
 mod route;
 mod series;
 mod submit;

@@ -50,11 +50,11 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) clock: ClockCell,
     pub(super) snapshot: ArcSwap<Snapshot>,
-    sinks: Vec<String>,
+    pub(super) sinks: Vec<String>,
     pub(super) turns: Arc<Turns>,
     pub(super) consequences: Consequences,
     not_loaded: ArcSwap<Vec<String>>,
-    is_stopping: AtomicBool,
+    pub(super) is_stopping: AtomicBool,
 }
 
 /// A clock that shows nothing of itself.

@@ -90,6 +90,7 @@ async fn world(shape: Shape) -> World {
         ledger: Arc::new(|| json!([{ "tenant": "acme", "unaccounted": 0 }])),
         plugins: Arc::new(|| json!([{ "name": "redact", "state": "active" }])),
         alerts: Arc::new(|| json!([{ "tenant": "acme", "title": "it burns" }])),
+        letters: None,
         not_ready: {
             let list = not_ready.clone();
             Arc::new(move || list.lock().unwrap().clone())

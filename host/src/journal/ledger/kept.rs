@@ -26,6 +26,7 @@ pub(in crate::journal) struct KeptSink {
     pub(in crate::journal) delivered: u64,
     pub(in crate::journal) unsupported: u64,
     pub(in crate::journal) rejected: Counts,
+    pub(in crate::journal) dead_lettered: Counts,
     pub(in crate::journal) expired: Counts,
     /// What is in flight is charged for so many.
     pub(in crate::journal) in_flight_bytes: u64,
@@ -59,7 +60,8 @@ impl KeptSink {
     fn in_flight(&self) -> i64 {
         let counted = |counts: &Counts| counts.values().copied().map(signed).sum::<i64>();
         let done = signed(self.delivered) + signed(self.unsupported);
-        signed(self.committed) - done - counted(&self.rejected) - counted(&self.expired)
+        let refused = counted(&self.rejected) + counted(&self.dead_lettered);
+        signed(self.committed) - done - refused - counted(&self.expired)
     }
 }
 
@@ -129,8 +131,18 @@ impl Account {
 impl From<KeptSink> for SinkAccount {
     fn from(kept: KeptSink) -> SinkAccount {
         let in_flight = kept.in_flight();
-        let KeptSink { committed, delivered, unsupported, rejected, expired, in_flight_bytes } = kept;
-        SinkAccount { committed, delivered, rejected, unsupported, expired, in_flight, in_flight_bytes }
+        let KeptSink { committed, delivered, unsupported, rejected, dead_lettered, expired, in_flight_bytes } =
+            kept;
+        SinkAccount {
+            committed,
+            delivered,
+            rejected,
+            unsupported,
+            dead_lettered,
+            expired,
+            in_flight,
+            in_flight_bytes,
+        }
     }
 }
 
@@ -141,6 +153,7 @@ impl From<&SinkAccount> for KeptSink {
             delivered: sink.delivered,
             unsupported: sink.unsupported,
             rejected: sink.rejected.clone(),
+            dead_lettered: sink.dead_lettered.clone(),
             expired: sink.expired.clone(),
             in_flight_bytes: sink.in_flight_bytes,
         }

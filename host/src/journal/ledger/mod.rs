@@ -5,7 +5,8 @@
 //! - received = acknowledged + refused(reason) + cancelled + in process; of this process, and with what was
 //!   acknowledged before it on both sides
 //! - acknowledged + added(plugin) = filtered(plugin) + dropped(reason) + unrouted + committed
-//! - per sink: committed to it = delivered + rejected(reason) + unsupported + expired(reason) + in flight
+//! - per sink: committed to it = delivered + rejected(reason) + unsupported + dead-lettered(reason) + expired(reason)
+//!   + in flight
 //!
 //! Both sides of each line are counted by different hands and never computed from each other: what is lacking shows
 //! as unaccounted. All changes of one event are made under one lock, so a reader never sees half of it. A record that
@@ -72,6 +73,7 @@ struct SinkAccount {
     delivered: u64,
     rejected: Counts,
     unsupported: u64,
+    dead_lettered: Counts,
     expired: Counts,
     in_flight: i64,
     /// What the journal charges for these.
@@ -98,6 +100,8 @@ pub struct Done {
     pub rejected: BTreeMap<Reason, u64>,
     /// The sink has no form for them.
     pub unsupported: u64,
+    /// The sink refused them for good, and they are kept as dead letters.
+    pub dead_lettered: BTreeMap<Reason, u64>,
     pub expired: BTreeMap<Reason, u64>,
 }
 
@@ -108,6 +112,10 @@ impl Done {
 
     pub fn rejected(records: u32, reason: impl Into<Reason>) -> Done {
         Done { rejected: BTreeMap::from([(reason.into(), records.into())]), ..Done::default() }
+    }
+
+    pub fn dead_lettered(records: u32, reason: impl Into<Reason>) -> Done {
+        Done { dead_lettered: BTreeMap::from([(reason.into(), records.into())]), ..Done::default() }
     }
 
     pub fn expired(records: u32, reason: impl Into<Reason>) -> Done {
@@ -161,6 +169,7 @@ impl Ledger {
         account.delivered += done.delivered;
         account.unsupported += done.unsupported;
         add(&mut account.rejected, &done.rejected);
+        add(&mut account.dead_lettered, &done.dead_lettered);
         add(&mut account.expired, &done.expired);
     }
 

@@ -462,8 +462,11 @@ proptest! {
                     let records = u64::from(last.entry.records);
                     let delivered = u64::from(delivered).min(records);
                     let unsupported = u64::from(unsupported).min(records - delivered);
-                    let rejected = [("refused".into(), records - delivered - unsupported)].into();
-                    last.finish(&Done { delivered, unsupported, rejected, ..Done::default() });
+                    let refused = records - delivered - unsupported;
+                    let rejected = [("refused".into(), refused / 2)].into();
+                    let dead_lettered = [("refused".into(), refused - refused / 2)].into();
+                    let done = Done { delivered, unsupported, rejected, dead_lettered, ..Done::default() };
+                    last.finish(&done);
                 }
                 Step::GoBack => in_flight.clear(),
                 Step::ExpireRest(sink) => _ = world.journal.expire_rest(SinkId(sink), "stopped"),

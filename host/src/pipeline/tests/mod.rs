@@ -1,6 +1,7 @@
 //! Requests on their way to the journal, without a plugin that is loaded.
 
 mod effects;
+mod letters;
 mod plugins;
 mod quotas;
 
