@@ -274,7 +274,7 @@ fn configuration(plugins: &str, memory: &str, is_gzip: bool) -> String {
     let compression = if is_gzip { "gzip" } else { "none" };
     let body_max = if memory.is_empty() { "" } else { ", body_max: 16MiB" };
     format!(
-        "data: data\nreceivers: {{ otlp: {{ grpc: {{ listen: {SYSTEM} }}{body_max} }} }}\n\
+        "data: data\njournal: {{ kind: memory }}\nreceivers: {{ otlp: {{ grpc: {{ listen: {SYSTEM} }}{body_max} }} }}\n\
          console: {{ listen: {CONSOLE} }}\n{section}{memory}\
          pipelines: [{{ name: logs, when: {{ signal: logs }}, plugins: [{names}], sinks: [out] }}]\n\
          sinks: {{ out: {{ type: otlp, endpoint: \"http://{SINK}\", compression: {compression} }} }}\n"
