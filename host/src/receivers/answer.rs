@@ -154,6 +154,7 @@ impl No {
             No::Refused(
                 Refusal::Busy { after }
                 | Refusal::DiskFull { after }
+                | Refusal::Behind { after }
                 | Refusal::Plugin { after, .. }
                 | Refusal::Stopping { after },
             ) => Some(*after),
@@ -171,6 +172,7 @@ fn refusal_statuses(refusal: &Refusal) -> (u32, StatusCode, &'static str) {
         Refusal::TooLarge { .. } => (code::RESOURCE_EXHAUSTED, StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         Refusal::Busy { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "busy"),
         Refusal::DiskFull { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
+        Refusal::Behind { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "sink_behind"),
         Refusal::Plugin { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "plugin"),
         Refusal::Stopping { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }
