@@ -16,24 +16,25 @@ sinks: { streams: { type: streams }, nowhere: { type: discard } }
 "#;
 
 /// A filesystem of its own, gone with the test.
-struct Disk(PathBuf);
+pub struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(at: &Path) -> Disk {
+    pub fn mount(at: &Path, mebibytes: u32) -> Disk {
         std::fs::create_dir_all(at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"]).arg(at);
-        let output = mount.output().unwrap();
-        assert!(
-            output.status.success(),
-            "this test must mount a tmpfs: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        mount(&["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"], at);
         Disk(at.to_owned())
     }
 
+    /// What is below this folder stays, and can no longer be written, unless it is open already.
+    pub fn read_only(at: &Path) -> Disk {
+        mount(&["--bind", &at.display().to_string()], at);
+        let disk = Disk(at.to_owned());
+        mount(&["-o", "remount,ro,bind"], at);
+        disk
+    }
+
     /// Leaves no byte free.
-    fn fill(&self) {
+    pub fn fill(&self) {
         let mut ballast =
             std::fs::OpenOptions::new().create(true).append(true).open(self.0.join("ballast")).unwrap();
         for size in [1 << 20, 4096] {
@@ -41,9 +42,15 @@ impl Disk {
         }
     }
 
-    fn free(&self) {
+    pub fn free(&self) {
         std::fs::remove_file(self.0.join("ballast")).unwrap();
     }
+}
+
+fn mount(options: &[&str], at: &Path) {
+    let output = Command::new("mount").args(options).arg(at).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "this test must mount: {said}");
 }
 
 impl Drop for Disk {
@@ -56,7 +63,7 @@ impl Drop for Disk {
 async fn a_full_disk_holds_back_nobody_and_what_waited_is_stored_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::parse(YAML, folder.path(), "test.yaml").unwrap();
-    let disk = Disk::mount(&config.data.join("streams"));
+    let disk = Disk::mount(&config.data.join("streams"), 96);
     for delivery in &mut config.deliver {
         delivery.backoff.first = std::time::Duration::from_millis(50);
         delivery.backoff.most = std::time::Duration::from_millis(200);

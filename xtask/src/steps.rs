@@ -2,8 +2,12 @@
 
 use crate::servers;
 use anyhow::{Result, ensure};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
+
+/// For each fuzz target.
+pub(crate) const FUZZ_SECONDS: u32 = 40;
 
 /// Progress of the run, for whoever watches it.
 #[allow(clippy::print_stderr, reason = "a command line tool that reports its progress")]
@@ -36,7 +40,7 @@ pub(crate) fn test() -> Result<()> {
     clock.step("real servers and SDKs", || {
         cargo(&["test", "--package", "tests", "--locked", "--", "real::", "--test-threads", "2"], &found)
     })?;
-    clock.step("fuzz", || fuzz(60))?;
+    clock.step("fuzz", || fuzz(FUZZ_SECONDS))?;
     clock.report();
     Ok(())
 }
@@ -68,28 +72,59 @@ fn plugins() -> Result<()> {
     cargo(&[&["test", "--workspace"], &WORKSPACE[..]].concat(), &[])
 }
 
-/// Runs each fuzz target for `seconds`. A pinned toolchain runs what else needs a nightly one by the bootstrap variable.
+/// What CI has no time for: the tests of durability with many more kills, crashes and seconds.
+pub(crate) fn soak() -> Result<()> {
+    let mut clock = Clock::default();
+    let journal = |tests: &str, variable: (&str, &str)| {
+        cargo(&["test", "--package", "trommel", "--lib", "--locked", "--", tests], &[variable])
+    };
+    let end_to_end = |tests: &str, variable: (&str, &str)| {
+        cargo(&["test", "--package", "tests", "--locked", "--", tests, "--nocapture"], &[variable])
+    };
+    clock.step("build", || cargo(&["build", "--workspace", "--bins", "--tests", "--locked"], &[]))?;
+    clock.step("5,000 histories of crashes of the journal", || {
+        journal("journal::tests::crashes", ("TROMMEL_TEST_SEEDS", "5000"))
+    })?;
+    clock.step("20,000 histories of crashes of its files", || {
+        journal("journal::disk::tests::crash", ("PROPTEST_CASES", "20000"))
+    })?;
+    clock.step("1,000 kills", || end_to_end("durable::kills", ("TROMMEL_TEST_KILLS", "1000")))?;
+    clock.step("a minute of overload", || {
+        end_to_end("durable::overload", ("TROMMEL_TEST_OVERLOAD_SECONDS", "60"))
+    })?;
+    clock.step("fuzz the journal", || fuzz_target(&fuzzer()?, "journal", 300))?;
+    clock.report();
+    Ok(())
+}
+
+/// Runs each fuzz target for `seconds`.
 pub(crate) fn fuzz(seconds: u32) -> Result<()> {
-    let installed = servers::install()?;
-    let fuzzer =
-        installed.iter().find(|(name, _)| *name == "TROMMEL_TEST_CARGO_FUZZ").map(|(_, path)| path.clone());
-    let fuzzer = fuzzer.expect("the recipe is in the list");
+    let fuzzer = fuzzer()?;
     let targets: Vec<String> = std::fs::read_dir("host/fuzz/fuzz_targets")?
         .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
         .collect();
     ensure!(!targets.is_empty(), "host/fuzz/fuzz_targets is empty");
-    for target in targets {
-        // What is found is written into the first folder; the seeds are read only.
-        let corpus = format!("host/fuzz/corpus/{target}");
-        std::fs::create_dir_all(&corpus)?;
-        let status = Command::new(&fuzzer)
-            .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "host/fuzz", &target, &corpus])
-            .args([format!("host/fuzz/seeds/{target}"), "--".into(), format!("-max_total_time={seconds}")])
-            .args(["-max_len=4096", "-rss_limit_mb=2048", "-timeout=10"])
-            .env("RUSTC_BOOTSTRAP", "1")
-            .status()?;
-        ensure!(status.success(), "fuzz target {target} ended with {status}");
-    }
+    targets.iter().try_for_each(|target| fuzz_target(&fuzzer, target, seconds))
+}
+
+fn fuzzer() -> Result<PathBuf> {
+    let installed = servers::install()?;
+    let found = installed.into_iter().find(|(name, _)| *name == "TROMMEL_TEST_CARGO_FUZZ");
+    Ok(found.expect("the recipe is in the list").1)
+}
+
+/// A pinned toolchain runs what else needs a nightly one by the bootstrap variable.
+fn fuzz_target(fuzzer: &Path, target: &str, seconds: u32) -> Result<()> {
+    // What is found is written into the first folder; the seeds are read only.
+    let corpus = format!("host/fuzz/corpus/{target}");
+    std::fs::create_dir_all(&corpus)?;
+    let status = Command::new(fuzzer)
+        .args(["fuzz", "run", "--sanitizer", "none", "--fuzz-dir", "host/fuzz", target, &corpus])
+        .args([format!("host/fuzz/seeds/{target}"), "--".into(), format!("-max_total_time={seconds}")])
+        .args(["-max_len=4096", "-rss_limit_mb=2048", "-timeout=10"])
+        .env("RUSTC_BOOTSTRAP", "1")
+        .status()?;
+    ensure!(status.success(), "fuzz target {target} ended with {status}");
     Ok(())
 }
 

@@ -13,6 +13,7 @@ mod pipelines;
 mod places;
 mod plugins;
 mod ports;
+mod quotas;
 mod read;
 mod sinks;
 
@@ -68,11 +69,12 @@ const LETTERS_BYTES_LEAST: usize = 1 << 20;
 const LETTERS_AGE_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// One request, and a few segments.
 const JOURNAL_BYTES_MIN: u64 = 64 << 20;
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "data",
     "receivers",
     "console",
     "identity",
+    "quotas",
     "plugins",
     "pipelines",
     "sinks",
@@ -145,6 +147,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let table = reader.table("", root);
     let data = reader.folder.join(table.optional("data", text).unwrap_or_else(|| "trommel-data".into()));
     let identity = table.table("identity").map(identity::read);
+    let quotas = table.table("quotas").map(quotas::read).unwrap_or_default();
     let (room_bytes, record_bytes_max) = read_memory(&table);
     let placed = pipelines::read(&table);
     let keys = identity.as_ref().map(|identity| identity.attributes.clone()).unwrap_or_else(identity::keys);
@@ -167,8 +170,11 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         kept: sinks.iter().map(|sink| sink.kept.clone()).collect(),
         sinks: sinks.into_iter().map(|sink| (sink.kept.name, sink.settings)).collect(),
         journal,
+        tenants: tenants::Settings {
+            quotas,
+            ..tenants_of(identity, room_bytes.saturating_sub(journal_bytes))
+        },
         dead_letters,
-        tenants: tenants_of(identity, room_bytes.saturating_sub(journal_bytes)),
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
         record_bytes_max,
         compiled: data.join("compiled"),
@@ -191,6 +197,7 @@ fn tenants_of(identity: Option<identity::Identity>, room_bytes: usize) -> tenant
         ticket_key: identity.ticket_key,
         is_open,
         room_bytes,
+        quotas: tenants::QuotaSettings::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The faults of a file, all at once, with line, column and what would be right.
 
 use super::*;
+use crate::batch::TenantId;
 use expect_test::{Expect, expect};
 
 fn check(text: &str, expected: Expect) {
@@ -586,7 +587,7 @@ fn keys_that_come_later_are_told_from_typing_errors() {
             trommel.yaml:1:60: plugins.own.limits.output: comes with a later version; right would be: leave it out
             trommel.yaml:1:73: plugins.own.shadow: comes with a later version; right would be: leave it out
             trommel.yaml:2:1: unknown_fields: comes with a later version; right would be: leave it out
-            trommel.yaml:3:1: quota: comes with a later version; right would be: leave it out
+            trommel.yaml:3:1: quota: is no key that is known here; right would be: `quotas`
             4 faults in trommel.yaml"#]],
     );
 }
@@ -619,5 +620,48 @@ fn a_sink_may_have_a_share_of_its_own_and_the_shares_fit() {
             trommel.yaml:1:65: sinks.out.journal.age: does not go with `essential`: nothing of it expires; right would be: one of the two
             trommel.yaml:2:17: journal.max: is too small for files; right would be: 64MiB or more
             2 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn a_tenants_quota_is_the_usual_one_but_for_what_it_says() {
+    let text = with(
+        "quotas: { default: { bytes: 10MiB, records: 20000, journal: 1GiB }, tenants: { acme: { bytes: 50MiB, burst: 1m }, 7: { records: none, journal: none } } }",
+    );
+    let quotas = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap().tenants.quotas;
+    let of = |name: &str| quotas.tenants[&TenantId::new(name).unwrap()];
+    let usual = tenants::Quota {
+        bytes: Some(10 << 20),
+        records: Some(20_000),
+        burst: Duration::from_secs(10),
+        journal_bytes: Some(1 << 30),
+    };
+    assert_eq!(quotas.default, usual);
+    let acme = tenants::Quota { bytes: Some(50 << 20), burst: Duration::from_secs(60), ..usual };
+    assert_eq!((of("acme"), quotas.tenants.len()), (acme, 2));
+    assert_eq!(of("7"), tenants::Quota { records: None, journal_bytes: None, ..usual });
+    let none = Config::parse(&with("data: here"), Path::new("."), "trommel.yaml").unwrap().tenants.quotas;
+    assert_eq!((none.default, none.tenants.len()), (tenants::Quota::default(), 0));
+    check(&with("quotas: {}"), expect!["valid"]);
+}
+
+#[test]
+fn a_quota_that_lets_nothing_through_or_has_no_unit_is_refused() {
+    check(
+        &with(
+            "quotas:\n  default: { bytes: 0B, records: 0, burst: 0s, journal: none }\n  tenants:\n    _x: { bytes: 10, record: 5 }\n    acme: { burst: 2d, journal: much, records: 1.5 }\n  tenant: {}",
+        ),
+        expect![[r#"
+            trommel.yaml:2:21: quotas.default.bytes: `0B` lets nothing through; right would be: what may come in a second, with its unit: 10MiB; or none
+            trommel.yaml:2:34: quotas.default.records: `0` is no number of 1 or more; right would be: how many may come in a second: 20000; or none
+            trommel.yaml:2:44: quotas.default.burst: `0s` lets nothing through; right would be: how long a sender's backlog may be that comes at once: 10s; a day at most
+            trommel.yaml:4:5: quotas.tenants._x: is no name of a tenant; right would be: 1 to 128 bytes of printable text, not beginning with `_`
+            trommel.yaml:4:18: quotas.tenants._x.bytes: `10` has no unit; right would be: what may come in a second, with its unit: 10MiB; or none
+            trommel.yaml:4:22: quotas.tenants._x.record: is no key that is known here; right would be: `records`
+            trommel.yaml:5:20: quotas.tenants.acme.burst: `2d` is longer than a day; right would be: how long a sender's backlog may be that comes at once: 10s; a day at most
+            trommel.yaml:5:33: quotas.tenants.acme.journal: `much` does not begin with a number; right would be: a size with its unit: 1GiB; or none
+            trommel.yaml:5:48: quotas.tenants.acme.records: `1.5` is no number of 1 or more; right would be: how many may come in a second: 20000; or none
+            trommel.yaml:6:3: quotas.tenant: is no key that is known here; right would be: `tenants`
+            10 faults in trommel.yaml"#]],
     );
 }

@@ -135,8 +135,8 @@ impl Recovered {
             self.next = self.next.max(head.first);
             self.time_ms = self.time_ms.max(head.created_ms);
         }
-        let is_lost = |fault| !matches!(fault, Fault::Foreign | Fault::Empty);
-        self.is_damaged |= opened.skipped.iter().any(|skipped| is_lost(skipped.fault));
+        // An empty segment is one that a crash left before its head was safe, or all of it was lost.
+        self.is_damaged |= opened.skipped.iter().any(|skipped| skipped.fault != Fault::Foreign);
         if self.is_damaged {
             self.next += LEFT_OUT;
         }

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// How often a round is written again after a failed sync.
 const TRIES: u32 = 4;
+/// A disk that goes bad has thousands of damaged ranges.
+const TOLD_MAX: u64 = 100;
 /// The disk has room again once so many reserves fit.
 const RESERVES_FREE: u64 = 4;
 
@@ -108,7 +110,13 @@ impl OnDisk {
 
     pub(super) fn tell_skipped(&self, skipped: &Skipped) {
         let Skipped { file, range, fault, is_cut } = skipped;
-        self.damaged_ranges.inc();
+        let told = self.damaged_ranges.inc();
+        if told == TOLD_MAX {
+            tracing::warn!("what else of the journal is skipped is only counted");
+        }
+        if told >= TOLD_MAX {
+            return;
+        }
         tracing::warn!(file, ?range, %fault, is_cut, "a part of the journal is skipped");
     }
 

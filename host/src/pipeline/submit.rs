@@ -209,11 +209,14 @@ impl Pipeline {
     /// A disk that hangs holds nobody longer than the deadline: the commit may complete afterwards, and the sender
     /// sends again.
     async fn commit(&self, made: Made, deadline: Instant) -> Result<Receipt, Refusal> {
-        let Made { tally, parts, left, uncallable } = made;
+        let Made { tally, parts, left, uncallable, over_quota } = made;
         let left = left.into_all();
         if let Some(name) = uncallable.filter(|_| !tally.is_anything_acknowledged()) {
             tally.refuse_all("plugin_not_loaded");
             return Err(Refusal::Plugin { name, after: self.shared.come_back() });
+        }
+        if let Some(over) = over_quota.filter(|_| !tally.is_anything_acknowledged()) {
+            return Err(Refusal::over_quota(over, self.shared.settings.come_back));
         }
         let receipt = tally.receipt();
         let settled = tally.settled();

@@ -24,6 +24,9 @@ pub struct Metrics {
     pub admit_overwritten: Family<Labels, Counter>,
     /// Strings that were not UTF-8 and were mended, by `tenant`.
     pub admit_mended: Family<Labels, Counter>,
+    /// Requests of which a part or all was refused since its tenant is over its quota, by `tenant`, `quota` (bytes,
+    /// records, journal).
+    pub admit_over_quota: Family<Labels, Counter>,
     /// Room taken now, in bytes.
     pub admit_room_used: Gauge,
     /// Calls of plugins, by `plugin`, `result` (ok, error, fault, trap, time, memory, output, work, load).
@@ -100,6 +103,11 @@ impl Metrics {
                 &mut registry,
                 "admit_mended_strings",
                 "Strings that were not UTF-8 and were mended",
+            ),
+            admit_over_quota: register(
+                &mut registry,
+                "admit_over_quota_requests",
+                "Requests of which a part or all was refused by a quota",
             ),
             admit_room_used: register(&mut registry, "admit_room_used_bytes", "Room taken now"),
             process_calls: register(&mut registry, "process_calls", "Calls of plugins by result"),

@@ -1,4 +1,12 @@
-//! The journal on disk: what was acknowledged arrives, although the collector is killed.
+//! The journal on disk: what was acknowledged arrives, although the collector is killed, the disk fills, or there is more
+//! than it can take.
+
+mod backend;
+mod collector;
+mod kills;
+mod oracle;
+mod overload;
+mod room;
 
 use crate::shutdown::{Process, binary, free_port, is_ready};
 use crate::world::{World, eventually, logs, with_token};
@@ -76,4 +84,15 @@ async fn what_was_acknowledged_arrives_after_a_kill() {
     process.terminate();
     assert_eq!(process.exit_code().await, Some(0));
     world.end().await;
+}
+
+/// A variable of the environment that asks for more, or less.
+fn number_in(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Figures of a run, for who looks at them with `--nocapture`.
+#[allow(clippy::print_stderr, reason = "figures of a long run")]
+fn say(figures: &str) {
+    eprintln!("{figures}");
 }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::journal::disk::{self, Disk, Faulty};
 use crate::journal::keep::Limits;
-use std::collections::{BTreeMap, BTreeSet};
 
 /// Small, so that a test passes through many segments.
 pub(super) const FILES: disk::Settings = disk::Settings { segment_bytes: 8_000, reserve_bytes: 16_000 };
@@ -51,7 +50,7 @@ impl World {
         self.drain_entries(sink).await.iter().map(|entry| entry.first).collect()
     }
 
-    async fn drain_entries(&self, sink: SinkId) -> Vec<Arc<Entry>> {
+    pub(super) async fn drain_entries(&self, sink: SinkId) -> Vec<Arc<Entry>> {
         let cursor = self.journal.cursor(sink);
         let mut entries = Vec::new();
         while !cursor.is_done() {
@@ -66,7 +65,7 @@ impl World {
         entries
     }
 
-    fn in_flight(&self, sink: &str) -> i64 {
+    pub(super) fn in_flight(&self, sink: &str) -> i64 {
         let lines = self.table().lines;
         lines.iter().filter_map(|line| line.sinks.get(sink)).map(|sink| sink.in_flight).sum()
     }
@@ -128,16 +127,39 @@ async fn what_comes_back_after_a_restart_may_have_been_sent_before() {
 
 #[tokio::test]
 async fn numbers_and_time_do_not_go_back_with_the_clock() {
-    let disk = Faulty::new(1);
     let day = 24 * 3_600_000;
-    let world = open(&disk, LIMITS, &["a"], 2 * day);
-    let one = world.commit(vec![part("t", 3, 10, &[FIRST])]).await.unwrap();
-    let disk = disk.crash();
-    let world = open(&disk, LIMITS, &["a"], day);
-    assert!(world.journal.between_commits(|time_ms| time_ms) >= one.time_ms);
-    let two = world.commit(vec![part("t", 3, 10, &[FIRST])]).await.unwrap();
-    assert!(two.time_ms >= one.time_ms && two.first >= one.first + 3, "{one:?} {two:?}");
-    assert_eq!(world.drain(FIRST).await, [one.first, two.first]);
+    let limits = Limits { age_max: Duration::from_secs(30 * 24 * 3_600), ..LIMITS };
+    let mut disk = Faulty::new(1);
+    let mut all: Vec<Committed> = Vec::new();
+    // A day ahead, back, two days back, and so on: before a crash, after it, and without any.
+    for (at, days) in [10, 11, 10, 8, 9, 12, 11, 1, 2].into_iter().enumerate() {
+        disk = disk.crash();
+        let world = open(&disk, limits, &["a"], days * day);
+        for step in [0, -1, 1, 0] {
+            let now_ms = (days * day).saturating_add_signed(step * day.cast_signed());
+            world.now_ms.store(now_ms, Ordering::Relaxed);
+            let between = world.journal.between_commits(|time_ms| time_ms);
+            let committed = world.commit(vec![part("t", 3, 10, &[FIRST])]).await.unwrap();
+            if let Some(before) = all.last() {
+                assert!(
+                    between >= before.time_ms && committed.time_ms >= between,
+                    "{before:?} {committed:?}"
+                );
+                assert!(committed.first >= before.first + before.records, "{before:?} {committed:?}");
+            }
+            all.push(committed);
+        }
+        // Marks alone remember it as well.
+        if at % 2 == 0 {
+            world.journal.end().await;
+        }
+    }
+    let world = open(&disk.crash(), limits, &["a"], day);
+    let entries = world.drain_entries(FIRST).await;
+    let arrived: Vec<(u64, u64)> = entries.iter().map(|entry| (entry.first, entry.time_ms)).collect();
+    let expected: Vec<(u64, u64)> =
+        all.iter().map(|committed| (committed.first, committed.time_ms)).collect();
+    assert_eq!(arrived, expected);
 }
 
 #[tokio::test]
@@ -204,6 +226,26 @@ async fn a_full_disk_refuses_goes_on_delivering_and_recovers() {
     assert!(!world.journal.is_full());
     let committed = world.commit(vec![part("t", 1, 1_000, &[FIRST])]).await.unwrap();
     assert_eq!(world.drain(FIRST).await, [committed.first]);
+}
+
+#[tokio::test]
+async fn a_segment_that_filled_the_disk_is_removed_once_it_was_delivered() {
+    let disk = Faulty::new(1);
+    let files = disk::Settings { segment_bytes: 1 << 30, ..FILES };
+    let world = open_with(&disk, files, LIMITS, &named(&["a"]), 1_000);
+    disk.set_capacity(200_000);
+    let mut taken = 0;
+    // An entry does not fit; marks would, behind it.
+    while world.commit(vec![part("t", 1, 5_000, &[FIRST])]).await.is_ok() {
+        taken += 1;
+    }
+    assert!(taken > 30 && world.journal.is_full(), "{taken}");
+    assert_eq!(world.drain(FIRST).await.len(), taken);
+    for _ in 0..3 {
+        world.journal.upkeep().await;
+    }
+    assert!(!world.journal.is_full(), "{} bytes are used", disk.used_bytes());
+    world.commit(vec![part("t", 1, 5_000, &[FIRST])]).await.unwrap();
 }
 
 #[tokio::test]
@@ -358,153 +400,4 @@ async fn a_sender_who_goes_away_has_committed_all_or_nothing() {
     let line = world.table().line("t", Signal::Logs);
     assert_eq!((line.committed, line.committed + line.cancelled), (committed.first + 4, 255));
     assert_eq!(world.drain(FIRST).await.len() as u64, (committed.first - 1) / 5 * 2 + 1);
-}
-
-/// splitmix64
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, most: u64) -> u64 {
-        self.next() % most
-    }
-}
-
-/// What a test knows of the parts that it sent: by the number in their bytes.
-#[derive(Default)]
-struct Sent {
-    /// Frame and sinks.
-    parts: BTreeMap<u64, (u64, Vec<SinkId>)>,
-    acknowledged: BTreeSet<u64>,
-    /// By part and sink.
-    arrived: BTreeSet<(u64, SinkId)>,
-    frames: u64,
-}
-
-impl Sent {
-    fn frame(&mut self, random: &mut Random) -> (u64, Vec<FramePart>) {
-        self.frames += 1;
-        let parts = (0..1 + random.below(3)).map(|_| {
-            let sinks = match random.below(3) {
-                0 => vec![FIRST],
-                1 => vec![SECOND],
-                _ => vec![FIRST, SECOND],
-            };
-            let number = self.parts.len() as u64;
-            self.parts.insert(number, (self.frames, sinks.clone()));
-            let tenant = ["t", "u", "v"][random.below(3) as usize];
-            let mut part = part(tenant, 1 + random.below(4) as u32, 8 + random.below(900) as usize, &sinks);
-            let mut bytes = part.bytes.to_vec();
-            bytes[..8].copy_from_slice(&number.to_le_bytes());
-            part.bytes = bytes.into();
-            part
-        });
-        let parts = parts.collect();
-        (self.frames, parts)
-    }
-
-    fn arrive(&mut self, entry: &Entry, sink: SinkId) {
-        let number = u64::from_le_bytes(entry.bytes[..8].try_into().unwrap());
-        assert!(self.parts[&number].1.contains(&sink) && entry.bytes[8..].iter().all(|byte| *byte == b'x'));
-        self.arrived.insert((number, sink));
-    }
-
-    fn check(&self, seed: u64) {
-        let mut of_frames: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
-        for (number, (frame, sinks)) in &self.parts {
-            let arrived = sinks.iter().filter(|sink| self.arrived.contains(&(*number, **sink))).count();
-            let of_frame = of_frames.entry(*frame).or_default();
-            *of_frame = (of_frame.0 + arrived, of_frame.1 + sinks.len());
-        }
-        for (frame, (arrived, all)) in of_frames {
-            match self.acknowledged.contains(&frame) {
-                true => assert_eq!(arrived, all, "frame {frame} was acknowledged; SEED={seed}"),
-                false => {
-                    assert!(arrived == 0 || arrived == all, "frame {frame}: {arrived} of {all}; SEED={seed}")
-                }
-            }
-        }
-    }
-}
-
-/// One process's life: senders at once, deliveries, faults; it ends in the middle of it.
-async fn live(disk: &Faulty, sent: &mut Sent, random: &mut Random, seed: u64) -> Faulty {
-    let limits = Limits { memory_bytes_max: 4_000 + random.below(20_000) as usize, ..LIMITS };
-    let world = open(disk, limits, &["a", "b"], 1_000 + random.below(1_000));
-    world.table();
-    let mut commits = tokio::task::JoinSet::new();
-    for _ in 0..random.below(60) {
-        match random.below(12) {
-            0..=5 => {
-                let (frame, parts) = sent.frame(random);
-                let journal = world.journal.clone();
-                commits.spawn(async move {
-                    let world = World { journal, now_ms: Arc::default(), metrics: Metrics::new() };
-                    (frame, world.commit(parts).await.is_ok())
-                });
-            }
-            6..=8 => {
-                let sink = SinkId(random.below(2) as u16);
-                let cursor = world.journal.cursor(sink);
-                let next = cursor.next(Joining { records_max: 6, ..ALL });
-                let taken = tokio::time::timeout(Duration::from_millis(2), next).await.unwrap_or_default();
-                assert!(taken.windows(2).all(|two| two[0].entry.first < two[1].entry.first), "SEED={seed}");
-                for in_flight in taken {
-                    if random.below(4) > 0 {
-                        sent.arrive(&in_flight.entry, sink);
-                        let records = in_flight.entry.records;
-                        in_flight.finish(&Done::delivered(records));
-                    }
-                }
-            }
-            9 => world.journal.upkeep().await,
-            10 => match random.below(4) {
-                0 => disk.fail_sync_after(random.below(3) as u32),
-                1 => disk.fail_write_after(random.below(5) as u32),
-                _ => {}
-            },
-            _ => {
-                if let Some(Ok((frame, true))) = commits.join_next().await {
-                    sent.acknowledged.insert(frame);
-                }
-            }
-        }
-        world.table();
-    }
-    // Those that were answered before the crash.
-    while let Some(Ok((frame, is_taken))) = commits.try_join_next() {
-        if is_taken {
-            sent.acknowledged.insert(frame);
-        }
-    }
-    disk.crash()
-}
-
-#[test]
-fn whatever_was_acknowledged_arrives_after_any_crashes() {
-    let only = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in only.map_or(0..250, |seed: u64| seed..seed + 1) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(async {
-            let (mut random, mut sent) = (Random(seed), Sent::default());
-            let mut disk = Faulty::new(seed);
-            for _ in 0..1 + random.below(5) {
-                disk = live(&disk, &mut sent, &mut random, seed).await;
-            }
-            let world = open(&disk, LIMITS, &["a", "b"], 1_000);
-            for sink in [FIRST, SECOND] {
-                for entry in world.drain_entries(sink).await {
-                    sent.arrive(&entry, sink);
-                }
-            }
-            assert_eq!((world.in_flight("a"), world.in_flight("b")), (0, 0), "SEED={seed}");
-            sent.check(seed);
-        });
-    }
 }

@@ -29,7 +29,7 @@ fn on_disk(bytes_max: usize, sinks: &[SinkSettings]) -> World {
 
 impl World {
     /// What the ledger says that tenants hold is what the sinks are charged for.
-    fn charges_agree(&self, tenants: &[&str], sinks: &[SinkId]) {
+    pub(super) fn charges_agree(&self, tenants: &[&str], sinks: &[SinkId]) {
         let held: u64 = tenants.iter().map(|name| self.journal.ledger.held_bytes(&tenant(name))).sum();
         let charged: usize = sinks.iter().map(|sink| self.journal.charged_bytes(*sink)).sum();
         assert_eq!(held, charged as u64);
