@@ -17,7 +17,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use cursor::{Cursor, InFlight, Joining};
+pub use cursor::{Cursor, Gathered, InFlight, Joining};
 pub use follow::{Followed, Follower};
 pub use keep::{After, Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
 pub use ledger::{Done, Ledger, LedgerTable, Line, LineTable, Outcome, Pending, Reason, SinkTable};
