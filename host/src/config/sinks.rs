@@ -2,7 +2,7 @@
 
 use super::node::{Node, Value};
 use super::ports::read_client_tls;
-use super::read::{Table, Wrong, choice, duration, flag, secret, text};
+use super::read::{Table, Wrong, choice, count, duration, flag, secret, size, text};
 use crate::batch::IdentityKeys;
 use crate::pipeline::deliver;
 use crate::sinks::{Settings, otlp, remote_write};
@@ -11,6 +11,11 @@ use crate::telemetry::Secret;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
+
+/// Deliveries of one sink on the way at one time.
+const CONCURRENCY_MAX: u32 = 64;
+/// What waits is in nobody's hands but ours: in a journal in memory a crash loses it.
+const DELAY_MAX: Duration = Duration::from_secs(60);
 
 /// Each with its name, and how it is served. `identity` are the attributes that say whose a record is.
 pub(super) fn read(
@@ -26,6 +31,11 @@ pub(super) fn read(
     table.all().iter().filter_map(read_one).collect()
 }
 
+/// The keys that a sink of any type has, beside its own.
+fn with_common(own: &[&'static str]) -> Vec<&'static str> {
+    [&["type"], own, &["timeout", "retry_for", "concurrency", "batch"]].concat()
+}
+
 fn read_served(table: &Table<'_>) -> deliver::Settings {
     let usual = deliver::Settings::default();
     let attempt_timeout = table.optional("timeout", duration).unwrap_or(usual.attempt_timeout);
@@ -33,7 +43,41 @@ fn read_served(table: &Table<'_>) -> deliver::Settings {
         table.fault("timeout", "is no time at all", "how long one attempt may take: 10s");
     }
     let retry_for = table.optional("retry_for", duration).unwrap_or(usual.retry_for);
-    deliver::Settings { attempt_timeout, retry_for, ..usual }
+    let window = read_concurrency(table);
+    let usual = table.table("batch").map_or(usual, read_batch);
+    deliver::Settings { attempt_timeout, retry_for, window, ..usual }
+}
+
+fn read_concurrency(table: &Table<'_>) -> Option<usize> {
+    let concurrency = table.optional("concurrency", count)?;
+    let kind = table.node("type").and_then(|node| text(&node.value).ok()).unwrap_or_default();
+    if matches!(&*kind, "streams" | "remote_write" | "stdout") && concurrency > 1 {
+        let why =
+            format!("`{kind}` keeps the order of what it is given: one delivery is on the way at a time");
+        table.fault("concurrency", why, "nothing: leave it out");
+    } else if concurrency > CONCURRENCY_MAX {
+        let why = format!("{concurrency} deliveries at one time are more than help any server");
+        table.fault("concurrency", why, format!("1 to {CONCURRENCY_MAX}"));
+    }
+    Some(concurrency as usize)
+}
+
+fn read_batch(table: Table<'_>) -> deliver::Settings {
+    let usual = deliver::Settings::default();
+    let settings = deliver::Settings {
+        records_max: table.optional("records", count).map_or(usual.records_max, u64::from),
+        bytes_max: table.optional("bytes", size).unwrap_or(usual.bytes_max),
+        delay: table.optional("delay", duration).unwrap_or(usual.delay),
+        ..usual
+    };
+    if settings.bytes_max == 0 {
+        table.fault("bytes", "is no size at all", "how much one delivery may hold: 4MiB");
+    }
+    if settings.delay > DELAY_MAX {
+        table.fault("delay", "is longer than a minute", "how long to wait for more: 200ms");
+    }
+    table.finish(&["records", "bytes", "delay"]);
+    settings
 }
 
 fn read_sink(table: Table<'_>, data: &Path, identity: &IdentityKeys) -> Option<Settings> {
@@ -44,11 +88,11 @@ fn read_sink(table: Table<'_>, data: &Path, identity: &IdentityKeys) -> Option<S
         "remote_write" => Some(Settings::RemoteWrite(read_remote_write(table, identity))),
         "streams" => Some(Settings::Streams(read_streams(table, data))),
         "stdout" => {
-            table.finish(&["type", "timeout", "retry_for"]);
+            table.finish(&with_common(&[]));
             Some(Settings::Stdout)
         }
         "discard" => {
-            table.finish(&["type", "timeout", "retry_for"]);
+            table.finish(&with_common(&[]));
             Some(Settings::Discard)
         }
         other => {
@@ -76,7 +120,7 @@ fn read_otlp(table: Table<'_>) -> Option<otlp::Settings> {
         compression: table.optional("compression", choice(COMPRESSIONS)).unwrap_or(otlp::Compression::Gzip),
         tls: table.table("tls").map(read_client_tls).unwrap_or_default(),
     };
-    table.finish(&["type", "endpoint", "protocol", "headers", "compression", "tls", "timeout", "retry_for"]);
+    table.finish(&with_common(&["endpoint", "protocol", "headers", "compression", "tls"]));
     Some(settings)
 }
 
@@ -120,7 +164,7 @@ fn read_remote_write(table: Table<'_>, identity: &IdentityKeys) -> remote_write:
         promote: read_promoted(&table)
             .unwrap_or_else(|| vec![identity.tenant.clone(), identity.project.clone()]),
     };
-    table.finish(&["type", "endpoint", "headers", "tls", "scope_labels", "promote", "timeout", "retry_for"]);
+    table.finish(&with_common(&["endpoint", "headers", "tls", "scope_labels", "promote"]));
     settings
 }
 
@@ -170,7 +214,7 @@ fn read_streams(table: Table<'_>, data: &Path) -> streams::Settings {
         }
         settings.retention = retention;
     }
-    table.finish(&["type", "store", "retention", "timeout", "retry_for"]);
+    table.finish(&with_common(&["store", "retention"]));
     settings
 }
 
