@@ -38,7 +38,7 @@ async fn what_an_answer_names_is_counted_for_whose_it_is() {
     let rejected = vec![(4, "id_collision"), (3, "id_collision"), (5, "other"), (5, "twice"), (99, "beyond")];
     let unsupported_named = vec![6, 99];
     let sink = Arc::new(Sink::open("a", sinks::Settings::Discard, None).unwrap());
-    let lane = Lane::new("a".into(), sink, Settings::default(), world.metrics.clone());
+    let lane = Lane::new("a".into(), sink, Settings::default(), None, world.metrics.clone());
     let group = work.groups.pop().unwrap();
     work.taken(&lane, group, Sent { rejected, unsupported: 1, unsupported_named, ..Sent::default() }).await;
     let table = world.journal.ledger.snapshot();
