@@ -1,6 +1,7 @@
 //! What is refused for good, down to the records at fault.
 
 use super::*;
+use crate::journal::Done;
 use crate::pipeline::deliver::lane::Lane;
 use crate::pipeline::deliver::work::Work;
 use crate::sinks::Sent;
@@ -235,4 +236,34 @@ async fn a_stop_between_the_parts_of_an_entry_loses_none_of_them() {
     world.serve(0, grpc(&fake), in_order());
     assert_eq!(world.settled().await.sinks["a"].delivered, 10);
     assert_eq!(taken(&fake), records);
+}
+
+/// Each refused record that an answer names is a dead letter of its own stream; what cannot be kept is rejected.
+#[tokio::test]
+async fn what_is_refused_is_a_dead_letter_as_long_as_letters_can_be_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::new(&["a"]);
+    let settings = journal::LetterSettings {
+        folder: folder.path().join("letters"),
+        bytes_max: 1 << 20,
+        age_max: Duration::from_secs(60),
+    };
+    let letters = DeadLetters::open(&settings, system_clock(), &world.metrics).unwrap();
+    let sink = Arc::new(Sink::open("a", sinks::Settings::Discard, None).unwrap());
+    let lane = Lane::new("a".into(), sink, Settings::default(), Some(letters.clone()), world.metrics.clone());
+    world.commit("t", Signal::Logs, "poison", 1).await;
+    let in_flight = world.journal.cursor(SinkId(0)).try_next(Joining {
+        records_max: 1,
+        bytes_max: 100,
+        is_across_tenants: true,
+    });
+    let entry = in_flight[0].entry.clone();
+    let kept = lane.give_up(&entry, "refused", "the words").await;
+    assert_eq!(kept, Done::dead_lettered(1, "refused"));
+    let page = letters.page(&journal::WhichLetters::default(), 10);
+    let letter = letters.read(page.letters[0].id).unwrap();
+    assert_eq!((letter.letter.sink.as_str(), letter.letter.first), ("a", entry.first));
+    assert_eq!((letter.message.as_str(), &letter.content[..]), ("the words", &b"poison"[..]));
+    letters.end().await;
+    assert_eq!(lane.give_up(&entry, "refused", "").await, Done::rejected(1, "refused"));
 }
