@@ -11,6 +11,7 @@ mod anomaly;
 mod bad_input;
 mod command;
 mod console;
+mod dead_letters;
 mod deliver;
 mod durable;
 mod effects;

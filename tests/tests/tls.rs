@@ -296,8 +296,8 @@ async fn a_server_of_a_wrong_authority_gets_nothing_until_the_authority_is_put_r
     let logging = tracing::subscriber::set_default(subscriber);
     let sidecar = start(&files, &sidecar(&gateway, "grpc", "trusted.pem")).await;
     sidecar.send(None, logs(&[("project.id", "shop")], &["waits"])).await.unwrap();
-    eventually("a failed attempt", || async {
-        sidecar.metric("trommel_deliver_attempts_total{sink=\"gateway\",result=\"retry\"}").await >= Some(1.0)
+    eventually("a few failed attempts", || async {
+        sidecar.metric("trommel_deliver_circuit_open{sink=\"gateway\"}").await == Some(1.0)
     })
     .await;
     drop(logging);

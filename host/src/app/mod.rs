@@ -348,6 +348,7 @@ impl App {
                 sink,
                 cursor,
                 settings,
+                self.letters.clone(),
                 metrics.clone(),
                 self.stop_delivering.clone(),
             ));

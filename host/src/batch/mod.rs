@@ -12,6 +12,7 @@ mod items;
 mod part;
 mod piece;
 mod request;
+mod rows;
 mod splice;
 #[cfg(test)]
 mod tests;

@@ -46,11 +46,21 @@ struct Level<'b> {
     fields: Fields<'b>,
 }
 
-const REQUEST: usize = 0;
+pub(super) const REQUEST: usize = 0;
 const RESOURCE: usize = 1;
-const SCOPE: usize = 2;
+pub(super) const SCOPE: usize = 2;
 const METRIC: usize = 3;
-const DATA: usize = 4;
+pub(super) const DATA: usize = 4;
+
+/// Whether `field` of a message of this depth leads to records, or is one.
+pub(super) fn leads(depth: usize, field: &Field) -> bool {
+    field.wire == super::wire::LENGTH
+        && match depth {
+            REQUEST | DATA => field.number == 1,
+            METRIC => matches!(field.number, 5 | 7 | 9 | 10 | 11),
+            _ => field.number == 2,
+        }
+}
 
 impl<'b> Tree<'b> {
     pub(super) fn over(signal: Signal, bytes: &'b [u8]) -> Tree<'b> {
@@ -66,16 +76,6 @@ impl<'b> Tree<'b> {
             depth: REQUEST,
             seen: [0; 4],
         }
-    }
-
-    /// Whether `field` in an open message of this depth leads to records.
-    fn leads(&self, field: &Field) -> bool {
-        field.wire == super::wire::LENGTH
-            && match self.depth {
-                REQUEST | DATA => field.number == 1,
-                METRIC => matches!(field.number, 5 | 7 | 9 | 10 | 11),
-                _ => field.number == 2,
-            }
     }
 
     fn number(&mut self, kind: usize) -> u32 {
@@ -112,7 +112,7 @@ impl Iterator for Tree<'_> {
                 self.depth -= 1;
                 continue;
             };
-            if !self.leads(&field) {
+            if !leads(self.depth, &field) {
                 continue;
             }
             if self.depth == items_at {

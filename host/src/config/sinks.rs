@@ -2,7 +2,7 @@
 
 use super::node::{Node, Value};
 use super::ports::read_client_tls;
-use super::read::{Table, Wrong, choice, duration, flag, secret, size, text};
+use super::read::{Table, Wrong, choice, count, duration, flag, secret, size, text};
 use crate::batch::IdentityKeys;
 use crate::journal;
 use crate::pipeline::deliver;
@@ -13,8 +13,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+/// Deliveries of one sink on the way at one time.
+const CONCURRENCY_MAX: u32 = 64;
+/// What waits is in nobody's hands but ours: in a journal in memory a crash loses it.
+const DELAY_MAX: Duration = Duration::from_secs(60);
+
 /// Keys that every sink has.
-const COMMON: [&str; 5] = ["type", "timeout", "retry_for", "essential", "journal"];
+const COMMON: [&str; 7] = ["type", "timeout", "retry_for", "concurrency", "batch", "essential", "journal"];
 
 /// A sink: what it is, how it is served, and what the journal keeps for it.
 pub(super) struct Read {
@@ -58,7 +63,41 @@ fn read_served(table: &Table<'_>) -> deliver::Settings {
         table.fault("timeout", "is no time at all", "how long one attempt may take: 10s");
     }
     let retry_for = table.optional("retry_for", duration).unwrap_or(usual.retry_for);
-    deliver::Settings { attempt_timeout, retry_for, ..usual }
+    let window = read_concurrency(table);
+    let usual = table.table("batch").map_or(usual, read_batch);
+    deliver::Settings { attempt_timeout, retry_for, window, ..usual }
+}
+
+fn read_concurrency(table: &Table<'_>) -> Option<usize> {
+    let concurrency = table.optional("concurrency", count)?;
+    let kind = table.node("type").and_then(|node| text(&node.value).ok()).unwrap_or_default();
+    if matches!(&*kind, "streams" | "remote_write" | "stdout") && concurrency > 1 {
+        let why =
+            format!("`{kind}` keeps the order of what it is given: one delivery is on the way at a time");
+        table.fault("concurrency", why, "nothing: leave it out");
+    } else if concurrency > CONCURRENCY_MAX {
+        let why = format!("{concurrency} deliveries at one time are more than help any server");
+        table.fault("concurrency", why, format!("1 to {CONCURRENCY_MAX}"));
+    }
+    Some(concurrency as usize)
+}
+
+fn read_batch(table: Table<'_>) -> deliver::Settings {
+    let usual = deliver::Settings::default();
+    let settings = deliver::Settings {
+        records_max: table.optional("records", count).map_or(usual.records_max, u64::from),
+        bytes_max: table.optional("bytes", size).unwrap_or(usual.bytes_max),
+        delay: table.optional("delay", duration).unwrap_or(usual.delay),
+        ..usual
+    };
+    if settings.bytes_max == 0 {
+        table.fault("bytes", "is no size at all", "how much one delivery may hold: 4MiB");
+    }
+    if settings.delay > DELAY_MAX {
+        table.fault("delay", "is longer than a minute", "how long to wait for more: 200ms");
+    }
+    table.finish(&["records", "bytes", "delay"]);
+    settings
 }
 
 fn read_sink(table: Table<'_>, data: &Path, identity: &IdentityKeys) -> Option<Settings> {

@@ -249,6 +249,49 @@ fn each_sink_says_how_long_an_attempt_and_all_of_them_may_take() {
 }
 
 #[test]
+fn a_sink_says_how_much_is_sent_at_once_and_how_many_times() {
+    let batch = "batch: { records: 100, bytes: 1MiB, delay: 200ms }";
+    let sinks = format!(
+        "sinks: {{ out: {{ type: otlp, endpoint: \"http://127.0.0.1:1\", concurrency: 16, {batch} }}, \
+         kept: {{ type: streams, concurrency: 1, batch: {{ delay: 1m }} }}, usual: {{ type: stdout }} }}"
+    );
+    let config = Config::parse(&with(&sinks), Path::new("."), "trommel.yaml").unwrap();
+    let read: Vec<_> = config
+        .deliver
+        .iter()
+        .map(|served| (served.window, served.records_max, served.bytes_max, served.delay.as_millis()))
+        .collect();
+    let usual = (8192, 4 << 20);
+    assert_eq!(
+        read,
+        [(Some(16), 100, 1 << 20, 200), (Some(1), usual.0, usual.1, 60_000), (None, usual.0, usual.1, 0)]
+    );
+    check(
+        &with(
+            "sinks:
+  a: { type: discard, concurrency: 65, batch: { records: 0, bytes: 0B, delay: 61s, size: 1 } }
+  b: { type: streams, concurrency: 2 }
+  c: { type: stdout, concurrency: 4 }
+  d: { type: remote_write, endpoint: \"http://h/w\", concurrency: 4 }
+  e: { type: discard, concurrency: 0, batch: 100 }",
+        ),
+        expect![[r#"
+            trommel.yaml:2:36: sinks.a.concurrency: 65 deliveries at one time are more than help any server; right would be: 1 to 64
+            trommel.yaml:2:58: sinks.a.batch.records: `0` is no number of 1 or more; right would be: a whole number: 20
+            trommel.yaml:2:68: sinks.a.batch.bytes: is no size at all; right would be: how much one delivery may hold: 4MiB
+            trommel.yaml:2:79: sinks.a.batch.delay: is longer than a minute; right would be: how long to wait for more: 200ms
+            trommel.yaml:2:84: sinks.a.batch.size: is no key that is known here; right would be: one of records, bytes, delay
+            trommel.yaml:3:36: sinks.b.concurrency: `streams` keeps the order of what it is given: one delivery is on the way at a time; right would be: nothing: leave it out
+            trommel.yaml:4:35: sinks.c.concurrency: `stdout` keeps the order of what it is given: one delivery is on the way at a time; right would be: nothing: leave it out
+            trommel.yaml:5:65: sinks.d.concurrency: `remote_write` keeps the order of what it is given: one delivery is on the way at a time; right would be: nothing: leave it out
+            trommel.yaml:6:36: sinks.e.concurrency: `0` is no number of 1 or more; right would be: a whole number: 20
+            trommel.yaml:6:46: sinks.e.batch: `100` stands here; right would be: a table of keys and values
+            trommel.yaml:8:13: pipelines[0].sinks: there is no sink `out`; right would be: a, b, c, d, e
+            11 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
 fn a_remote_write_sink_promotes_identity_unless_told_otherwise() {
     let read = |sink: &str| {
         let text = with(&format!(

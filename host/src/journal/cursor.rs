@@ -30,6 +30,16 @@ pub struct Joining {
     pub is_across_tenants: bool,
 }
 
+/// What of a sink waits in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gathered {
+    /// The numbers of the entries.
+    pub oldest: u64,
+    pub newest: u64,
+    /// A delivery would not hold more if it came later.
+    pub is_full: bool,
+}
+
 impl Cursor {
     pub(super) fn new(journal: Arc<Journal>, sink: SinkId) -> Cursor {
         Cursor { journal, sink }
@@ -77,6 +87,19 @@ impl Cursor {
         taken.into_iter().map(in_flight).collect()
     }
 
+    /// What waits in memory, for who would wait until more does; `None`: nothing, and nothing on the disk either.
+    pub fn waiting(&self, joining: Joining) -> Option<Gathered> {
+        self.journal.with_queue(self.sink, |queue| gathered(queue, joining)).flatten()
+    }
+
+    /// Returns when more may be waiting than before.
+    pub async fn changed(&self) {
+        match self.journal.waiting(self.sink) {
+            Some(waiting) => waiting.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether the sink is done with all that was committed.
     pub fn is_done(&self) -> bool {
         self.journal.with_queue(self.sink, |queue| queue.is_done()).unwrap_or(true)
@@ -103,6 +126,27 @@ fn take(queue: &mut Queue, joining: Joining) -> Vec<Waiting> {
         taken.extend(queue.take(at));
     }
     taken
+}
+
+fn gathered(queue: &Queue, joining: Joining) -> Option<Gathered> {
+    let is_behind = queue.behind.is_some();
+    let (Some(oldest), Some(newest)) = (queue.waiting.front(), queue.waiting.back()) else {
+        return is_behind.then_some(Gathered { oldest: 0, newest: 0, is_full: true });
+    };
+    let (mut records, mut bytes, mut others) = (0, 0, 0);
+    for waiting in &queue.waiting {
+        if joins(&oldest.entry, &waiting.entry, joining) {
+            records += u64::from(waiting.entry.records);
+            bytes += waiting.entry.bytes.len();
+        } else {
+            others += 1;
+        }
+        let is_full = records >= joining.records_max || bytes >= joining.bytes_max;
+        if is_full || others >= LOOK_AHEAD_ENTRIES {
+            return Some(Gathered { oldest: oldest.entry.first, newest: newest.entry.first, is_full: true });
+        }
+    }
+    Some(Gathered { oldest: oldest.entry.first, newest: newest.entry.first, is_full: is_behind })
 }
 
 fn joins(first: &Entry, other: &Entry, joining: Joining) -> bool {

@@ -21,7 +21,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use cursor::{Cursor, InFlight, Joining};
+pub use cursor::{Cursor, Gathered, InFlight, Joining};
 pub use dead_letters::{
     Amount, DeadLetters, Letter, LetterId, LetterPage, LetterSettings, NotKept, PAGE_MAX, WhichLetters,
     WholeLetter,

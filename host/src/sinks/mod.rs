@@ -109,7 +109,8 @@ pub struct Sending {
 pub struct Sent {
     /// Records refused for good, by number.
     pub rejected: Vec<(u64, &'static str)>,
-    /// Records refused for good that the answer counts but does not name (OTLP partial success).
+    /// Records refused for good that the answer counts but does not name (OTLP partial success). Which these are nobody
+    /// can know: the others were taken, so nothing of it may be sent again.
     pub rejected_unnamed: u64,
     /// Records that this sink has no form for (metrics to a log store).
     pub unsupported: u64,
@@ -120,12 +121,21 @@ pub struct Sent {
 }
 
 /// Why a delivery did not succeed, as the decision of the caller.
+///
+/// `reason` of what is final is a fixed word, for the ledger and its metrics; `message` is what the server says, cut and
+/// escaped, for people alone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// Try again, not before `after`.
     #[error("{reason}")]
     Retry { after: Option<Duration>, reason: String },
-    /// All of it refused for good; `deliver` bisects.
+    /// Try again; the answer is likely about how much it was at once, so with less if that can be.
     #[error("{reason}")]
-    Reject { reason: String },
+    RetrySmaller { reason: String },
+    /// Refused for good, for something in it: a part of it may be taken.
+    #[error("{reason}: {message}")]
+    Reject { reason: &'static str, message: String },
+    /// Refused for good, for who sends it or where to: no part of it would be taken.
+    #[error("{reason}: {message}")]
+    RejectAny { reason: &'static str, message: String },
 }

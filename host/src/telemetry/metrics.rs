@@ -53,6 +53,8 @@ pub struct Metrics {
     pub commit_damaged_ranges: Counter,
     /// Attempts to send, by `sink`, `result` (ok, retry, reject).
     pub deliver_attempts: Family<Labels, Counter>,
+    /// 1 while a sink does not take data and one delivery at a time asks whether it does, by `sink`; else 0.
+    pub deliver_circuit_open: Family<Labels, Gauge>,
     /// Records that a sink had already when they came again, by `sink`; they count as delivered.
     pub deliver_presumed: Family<Labels, Counter>,
     /// Records of dead letters that had to go, by `reason` (room, age).
@@ -157,6 +159,11 @@ impl Metrics {
                 &mut registry,
                 "deliver_attempts",
                 "Attempts to send, by sink and result",
+            ),
+            deliver_circuit_open: register(
+                &mut registry,
+                "deliver_circuit_open",
+                "Whether a sink does not take data and one delivery at a time asks whether it does",
             ),
             deliver_presumed: register(
                 &mut registry,

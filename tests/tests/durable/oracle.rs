@@ -376,12 +376,13 @@ pub async fn ledger(console: &str) -> Sums {
         let is_ballast = line["tenant"] == BALLAST.0;
         for (name, sink) in line["sinks"].as_object().unwrap() {
             let of = |name: &str| number(&sink[name]);
-            let (rejected, expired) = (counts(&sink["rejected"]), counts(&sink["expired"]));
-            let all = of("delivered") + rejected + of("unsupported") + expired + of("in_flight");
+            let lost = [&sink["rejected"], &sink["dead_lettered"], &sink["expired"]];
+            let not_taken = of("unsupported") + lost.into_iter().map(counts).sum::<i64>();
+            let all = of("delivered") + not_taken + of("in_flight");
             assert_eq!(of("committed"), all, "{name} of {line}");
             assert!(of("in_flight") >= 0, "{name} of {line}");
             sums.in_flight += of("in_flight");
-            for lost in [&sink["rejected"], &sink["expired"]] {
+            for lost in lost {
                 for (reason, records) in lost.as_object().unwrap().iter().filter(|(_, n)| number(n) > 0) {
                     *sums.lost.entry(reason.clone()).or_default() += number(records) as u64;
                 }

@@ -144,7 +144,7 @@ async fn records_that_the_server_refuses_are_counted_and_the_others_stored() {
     let metrics = world.metrics().await;
     for reason in ["unique_index", "document_too_large", "document_refused"] {
         let line = metrics.lines().find(|line| {
-            line.starts_with("trommel_ledger_rejected_records")
+            line.starts_with("trommel_ledger_dead_lettered_records")
                 && line.contains(&format!("reason=\"{reason}\""))
         });
         assert!(line.is_some_and(|line| line.ends_with(" 1")), "{reason}: {line:?}");

@@ -7,5 +7,6 @@ mod identity;
 mod merging;
 mod pieces;
 mod plugins;
+mod rows;
 mod samples;
 mod schema;

@@ -392,6 +392,27 @@ impl Decoded {
             }),
         };
     }
+
+    /// Removes the envelopes that hold no record.
+    pub(super) fn leave_out_empty(&mut self) {
+        match self {
+            Decoded::Logs(request) => request.resource_logs.retain_mut(|resource| {
+                resource.scope_logs.retain(|scope| !scope.log_records.is_empty());
+                !resource.scope_logs.is_empty()
+            }),
+            Decoded::Traces(request) => request.resource_spans.retain_mut(|resource| {
+                resource.scope_spans.retain(|scope| !scope.spans.is_empty());
+                !resource.scope_spans.is_empty()
+            }),
+            Decoded::Metrics(request) => request.resource_metrics.retain_mut(|resource| {
+                resource.scope_metrics.retain_mut(|scope| {
+                    scope.metrics.retain_mut(|metric| keep_points(metric, &mut |_| true).0 > 0);
+                    !scope.metrics.is_empty()
+                });
+                !resource.scope_metrics.is_empty()
+            }),
+        }
+    }
 }
 
 /// How many records there were and how many are left.

@@ -121,6 +121,15 @@ impl Done {
     pub fn expired(records: u32, reason: impl Into<Reason>) -> Done {
         Done { expired: BTreeMap::from([(reason.into(), records.into())]), ..Done::default() }
     }
+
+    /// Adds what became of other records of the same entry.
+    pub fn add(&mut self, other: &Done) {
+        self.delivered += other.delivered;
+        self.unsupported += other.unsupported;
+        add(&mut self.rejected, &other.rejected);
+        add(&mut self.dead_lettered, &other.dead_lettered);
+        add(&mut self.expired, &other.expired);
+    }
 }
 
 impl Ledger {

@@ -10,9 +10,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::collections::VecDeque;
-use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,8 +29,18 @@ pub(super) enum Answer {
     Http { status: u16, header: Option<(&'static str, &'static str)>, body: Vec<u8> },
     /// The head is read, no answer comes.
     Silence,
-    /// Success if it is smaller than so many bytes, else gRPC code 3 (invalid argument).
-    RefuseFrom { bytes: usize },
+    /// Success, after a while.
+    Slow(Duration),
+    /// From here on: success if it is smaller than so many bytes, else this gRPC code.
+    RefuseFrom { bytes: usize, code: i32 },
+    /// From here on: success, but for a request that holds these bytes, of which nothing is taken: gRPC code 3, HTTP 400.
+    RefuseWith(Vec<u8>),
+    /// The connection ends before the request was read.
+    Close,
+    /// The request is read, and the connection ends in the middle of the answer.
+    Break,
+    /// This answer for so long from the first request on, then the next one's.
+    For(Duration, Box<Answer>),
 }
 
 /// A request that came in.
@@ -41,6 +52,8 @@ pub(super) struct Seen {
     pub(super) body: Bytes,
     pub(super) is_compressed: bool,
     pub(super) at: Instant,
+    /// It was told that it arrived. (A partial success and an answer that breaks off are none.)
+    pub(super) is_taken: bool,
 }
 
 #[derive(Debug)]
@@ -54,6 +67,8 @@ pub(super) struct Fake {
 struct Shared {
     script: Mutex<VecDeque<Answer>>,
     seen: Mutex<Vec<Seen>>,
+    /// Of the [`Answer::For`] at hand.
+    until: Mutex<Option<Instant>>,
 }
 
 impl Fake {
@@ -100,44 +115,92 @@ async fn serve<C: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static>(
 ) {
     let service = service_fn(|request| {
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(answer(request, shared).await) }
+        async move { answer(request, shared).await }
     });
     let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await;
 }
 
-type Body = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
+type Body = StreamBody<futures_util::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, io::Error>>>>;
 
-async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Body> {
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, io::Error> {
     let (head, body) = request.into_parts();
     let is_grpc = head.headers.get("content-type").is_some_and(|value| value == "application/grpc");
-    let body = body.collect().await.unwrap().to_bytes();
+    let next = shared.next();
+    if let Some(Answer::Close) = next {
+        return Err(io::Error::other("as the script says"));
+    }
+    let Ok(body) = body.collect().await else {
+        // The sender went away.
+        return Err(io::Error::other("no request"));
+    };
     let mut seen = Seen {
         path: head.uri.path().to_owned(),
         is_compressed: head.headers.contains_key("content-encoding"),
         headers: head.headers,
-        body,
+        body: body.to_bytes(),
         at: Instant::now(),
+        is_taken: false,
     };
     if is_grpc {
         seen.is_compressed = seen.body[0] == 1;
         assert_eq!(u32::from_be_bytes(seen.body[1..5].try_into().unwrap()) as usize, seen.body.len() - 5);
         seen.body = seen.body.slice(5..);
     }
-    let bytes = seen.body.len();
+    let refuses = match &next {
+        Some(Answer::RefuseFrom { bytes, .. }) => Some(seen.body.len() >= *bytes),
+        Some(Answer::RefuseWith(bytes)) => Some(memchr::memmem::find(&seen.body, bytes).is_some()),
+        _ => None,
+    };
+    seen.is_taken = refuses == Some(false) || matches!(next, None | Some(Answer::Slow(_)));
     shared.seen.lock().unwrap().push(seen);
-    let next = shared.script.lock().unwrap().pop_front();
-    match next {
-        None if is_grpc => grpc_ok(&[]),
-        None => http(200, None, Vec::new()),
+    let ok = || if is_grpc { grpc_ok(&[]) } else { http(200, None, Vec::new()) };
+    Ok(match next {
+        None => ok(),
         Some(Answer::GrpcMessage(message)) => grpc_ok(&message),
         Some(Answer::Grpc { code, details }) => grpc_status(code, details),
         Some(Answer::Http { status, header, body }) => http(status, header, body),
-        Some(Answer::Silence) => std::future::pending().await,
-        Some(Answer::RefuseFrom { bytes: least }) => {
-            shared.script.lock().unwrap().push_front(Answer::RefuseFrom { bytes: least });
-            if bytes >= least { grpc_status(3, None) } else { grpc_ok(&[]) }
+        Some(Answer::Slow(time)) => {
+            tokio::time::sleep(time).await;
+            ok()
         }
+        Some(Answer::RefuseFrom { .. } | Answer::RefuseWith(_)) if refuses == Some(false) => ok(),
+        Some(Answer::RefuseFrom { code, .. }) => grpc_status(code, None),
+        Some(Answer::RefuseWith(_)) if is_grpc => grpc_status(3, None),
+        Some(Answer::RefuseWith(_)) => http(400, None, Vec::new()),
+        Some(Answer::Break) => broken(is_grpc),
+        Some(Answer::Silence | Answer::Close | Answer::For(..)) => std::future::pending().await,
+    })
+}
+
+impl Shared {
+    fn next(&self) -> Option<Answer> {
+        let mut script = self.script.lock().unwrap();
+        let next = script.pop_front()?;
+        match next {
+            Answer::RefuseFrom { .. } | Answer::RefuseWith(_) => script.push_front(next.clone()),
+            Answer::For(time, answer) => {
+                let until = *self.until.lock().unwrap().get_or_insert_with(|| Instant::now() + time);
+                if Instant::now() < until {
+                    script.push_front(Answer::For(time, answer.clone()));
+                    return Some(*answer);
+                }
+                *self.until.lock().unwrap() = None;
+                drop(script);
+                return self.next();
+            }
+            _ => {}
+        }
+        Some(next)
     }
+}
+
+fn broken(is_grpc: bool) -> Response<Body> {
+    let frames =
+        vec![Ok(Frame::data(Bytes::from_static(b"\0\0"))), Err(io::Error::other("as the script says"))];
+    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
+    let content_type = if is_grpc { "application/grpc" } else { "application/x-protobuf" };
+    response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+    response
 }
 
 fn grpc_ok(message: &[u8]) -> Response<Body> {
@@ -176,6 +239,6 @@ fn http(status: u16, header: Option<(&'static str, &'static str)>, body: Vec<u8>
 }
 
 fn respond(frames: Vec<Frame<Bytes>>) -> Response<Body> {
-    let frames: Vec<Result<_, Infallible>> = frames.into_iter().map(Ok).collect();
+    let frames: Vec<Result<_, io::Error>> = frames.into_iter().map(Ok).collect();
     Response::new(StreamBody::new(futures_util::stream::iter(frames)))
 }

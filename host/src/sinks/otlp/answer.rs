@@ -87,42 +87,57 @@ pub(super) fn grpc_status(headers: &HeaderMap) -> Option<Result<(), SendError>> 
 }
 
 fn grpc_error(code: Code, message: &str, retry_info: Option<Duration>) -> SendError {
-    let reason = format!("{code:?}: {}", shown(message));
-    let is_retryable = match code {
-        Code::Cancelled
-        | Code::DeadlineExceeded
-        | Code::Aborted
-        | Code::OutOfRange
-        | Code::Unavailable
-        | Code::DataLoss => true,
+    let said = format!("{code:?}: {}", shown(message));
+    match code {
+        Code::Cancelled | Code::DeadlineExceeded | Code::Aborted | Code::Unavailable | Code::DataLoss => {
+            SendError::Retry { after: retry_info, reason: said }
+        }
+        // What some servers say of a message beyond their limit; the specification has it tried again all the same.
+        Code::OutOfRange if retry_info.is_none() => SendError::RetrySmaller { reason: said },
         // Only if the server says that it will recover; else the request is too large for it.
-        Code::ResourceExhausted => retry_info.is_some(),
-        _ => false,
-    };
-    if is_retryable { SendError::Retry { after: retry_info, reason } } else { SendError::Reject { reason } }
+        Code::OutOfRange | Code::ResourceExhausted if retry_info.is_some() => {
+            SendError::Retry { after: retry_info, reason: said }
+        }
+        Code::ResourceExhausted => SendError::Reject { reason: "too_large", message: said },
+        Code::Unauthenticated | Code::PermissionDenied => {
+            SendError::RejectAny { reason: "unauthorized", message: said }
+        }
+        Code::Unimplemented | Code::NotFound => SendError::RejectAny { reason: "not_found", message: said },
+        _ => SendError::Reject { reason: "refused", message: said },
+    }
 }
 
 /// An HTTP status without a `grpc-status`: something between us and the server answered.
 /// Source: gRPC, "HTTP to gRPC Status Code Mapping".
 pub(super) fn grpc_error_of_http(status: StatusCode) -> SendError {
-    let code = match status.as_u16() {
-        400 => Code::Internal,
-        401 => Code::Unauthenticated,
-        403 => Code::PermissionDenied,
-        404 => Code::Unimplemented,
-        429 | 502 | 503 | 504 => Code::Unavailable,
-        _ => Code::Unknown,
-    };
-    grpc_error(code, &format!("HTTP status {status} instead of a gRPC answer"), None)
+    let said = format!("HTTP status {status} instead of a gRPC answer");
+    match status.as_u16() {
+        429 | 502 | 503 | 504 => SendError::Retry { after: None, reason: said },
+        _ => refusal(status, said),
+    }
 }
 
 /// The error of an HTTP answer that is no success.
 pub(super) fn http_error(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> SendError {
     let message = RpcStatus::decode(body).map(|status| status.message).unwrap_or_default();
-    let reason = format!("{}: {}", status.as_u16(), shown(&message));
+    let said = format!("{}: {}", status.as_u16(), shown(&message));
     match status.as_u16() {
-        429 | 502 | 503 | 504 => SendError::Retry { after: retry_after(headers, now), reason },
-        _ => SendError::Reject { reason },
+        429 | 502 | 503 | 504 => SendError::Retry { after: retry_after(headers, now), reason: said },
+        _ => refusal(status, said),
+    }
+}
+
+/// Of a status that is final: whether it is about what was sent, or would be the same for anything.
+fn refusal(status: StatusCode, message: String) -> SendError {
+    match status.as_u16() {
+        401 | 403 | 407 => SendError::RejectAny { reason: "unauthorized", message },
+        404 | 405 | 410 | 501 => SendError::RejectAny { reason: "not_found", message },
+        // Redirects are not followed, and no part of the request would change what the others say.
+        ..=399 | 402 | 406 | 411 | 415 | 417 | 421 | 426 | 431 | 505 | 511 => {
+            SendError::RejectAny { reason: "refused", message }
+        }
+        413 => SendError::Reject { reason: "too_large", message },
+        _ => SendError::Reject { reason: "refused", message },
     }
 }
 
@@ -179,19 +194,72 @@ mod tests {
 
     #[test]
     fn the_retryable_grpc_codes_are_those_of_the_specification() {
-        let retryable: Vec<i32> =
-            (1..=17).filter(|code| matches!(of(*code, None), Err(SendError::Retry { .. }))).collect();
+        let is_retried = |code: &i32| {
+            matches!(of(*code, None), Err(SendError::Retry { .. } | SendError::RetrySmaller { .. }))
+        };
+        let retryable: Vec<i32> = (1..=17).filter(is_retried).collect();
         // Cancelled, deadline exceeded, aborted, out of range, unavailable, data loss.
         assert_eq!(retryable, [1, 4, 10, 11, 14, 15]);
         assert_eq!(of(0, None), Ok(()));
     }
 
     #[test]
+    fn an_answer_about_what_was_sent_and_one_about_the_sender_are_told_apart() {
+        for (code, word, is_any) in [
+            (2, "refused", false),
+            (3, "refused", false),
+            (5, "not_found", true),
+            (6, "refused", false),
+            (7, "unauthorized", true),
+            (8, "too_large", false),
+            (9, "refused", false),
+            (12, "not_found", true),
+            (13, "refused", false),
+            (16, "unauthorized", true),
+            (17, "refused", false),
+        ] {
+            let told = match of(code, None) {
+                Err(SendError::Reject { reason, .. }) => (reason, false),
+                Err(SendError::RejectAny { reason, .. }) => (reason, true),
+                other => panic!("{code}: {other:?}"),
+            };
+            assert_eq!(told, (word, is_any), "{code}");
+        }
+        for (status, word, is_any) in [
+            (302, "refused", true),
+            (400, "refused", false),
+            (401, "unauthorized", true),
+            (403, "unauthorized", true),
+            (404, "not_found", true),
+            (405, "not_found", true),
+            (409, "refused", false),
+            (413, "too_large", false),
+            (415, "refused", true),
+            (422, "refused", false),
+            (500, "refused", false),
+            (501, "not_found", true),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let now = "2026-01-01T00:00:00Z".parse().unwrap();
+            for error in [http_error(status, &HeaderMap::new(), b"", now), grpc_error_of_http(status)] {
+                let told = match error {
+                    SendError::Reject { reason, .. } => (reason, false),
+                    SendError::RejectAny { reason, .. } => (reason, true),
+                    other => panic!("{status}: {other:?}"),
+                };
+                assert_eq!(told, (word, is_any), "{status}");
+            }
+        }
+    }
+
+    #[test]
     fn resource_exhausted_is_retryable_only_with_a_time() {
         assert!(matches!(of(8, None), Err(SendError::Reject { .. })));
         for text in [BASE64_STANDARD.encode(details(3, 5)), BASE64_STANDARD_NO_PAD.encode(details(3, 5))] {
-            let Err(SendError::Retry { after, .. }) = of(8, Some(&text)) else { panic!("{text}") };
-            assert_eq!(after, Some(Duration::new(3, 5)));
+            for code in [8, 11] {
+                let Err(SendError::Retry { after, .. }) = of(code, Some(&text)) else { panic!("{text}") };
+                assert_eq!(after, Some(Duration::new(3, 5)));
+            }
         }
     }
 

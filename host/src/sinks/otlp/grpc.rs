@@ -72,7 +72,8 @@ impl Client {
 
     fn request(&self, signal: Signal, mut parts: Vec<Bytes>) -> Result<Request<Body>, SendError> {
         let bytes: usize = parts.iter().map(Bytes::len).sum();
-        let too_large = |_| SendError::Reject { reason: "larger than a gRPC message can be".into() };
+        let message = "larger than a gRPC message can be";
+        let too_large = |_| SendError::Reject { reason: "too_large", message: message.into() };
         let mut header = BytesMut::with_capacity(FRAME_HEADER_BYTES);
         header.put_u8(self.encoding.is_some().into());
         header.put_u32(u32::try_from(bytes).map_err(too_large)?);

@@ -31,9 +31,7 @@ use reqwest::{Body, Url};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 use translate::{Entries, Place, Translated, translate};
 use work::Work;
 
@@ -43,8 +41,6 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Names of metrics without a form here that the log tells, once each; a sender can invent more.
 const NAMES_TOLD_MAX: usize = 1000;
-/// Refused records are told in the log at most so often.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Where to, and how OTLP's names become Prometheus's.
 #[derive(Clone, Debug)]
@@ -79,8 +75,6 @@ pub struct RemoteWrite {
 #[derive(Debug, Default)]
 struct Told {
     names: HashSet<String>,
-    refused: u64,
-    refused_at: Option<Instant>,
 }
 
 impl RemoteWrite {
@@ -138,9 +132,7 @@ impl RemoteWrite {
                 }
             }
         }
-        let sent = std::mem::take(&mut *work).sent();
-        self.tell_refused(&sent);
-        Ok(sent)
+        Ok(std::mem::take(&mut *work).sent())
     }
 
     async fn translate(&self, entries: Entries, place: Place) -> Result<Translated, SendError> {
@@ -170,18 +162,6 @@ impl RemoteWrite {
             if told.names.len() < NAMES_TOLD_MAX && told.names.insert(metric.clone()) {
                 tracing::warn!(sink = self.name, metric, why, "remote-write 1.0 has no form for a metric");
             }
-        }
-    }
-
-    fn tell_refused(&self, sent: &Sent) {
-        let Some((_, reason)) = sent.rejected.first() else { return };
-        let mut told = self.told.lock().expect("nothing panics while this is locked");
-        told.refused += sent.rejected.len() as u64;
-        let now = Instant::now();
-        if told.refused_at.is_none_or(|at| now - at >= TELL_EVERY) {
-            let records = std::mem::take(&mut told.refused);
-            told.refused_at = Some(now);
-            tracing::warn!(sink = self.name, records, reason, "records are refused");
         }
     }
 }

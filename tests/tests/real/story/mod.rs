@@ -258,7 +258,17 @@ async fn check_ledger(collector: &Collector, shop: &Told, mailer: &Told, usual: 
     .await;
     let ledger = Ledger::read(&text);
     ledger.assert_accounted();
-    for lost in ["dropped", "unrouted", "rejected", "unsupported", "expired", "cancelled", "filtered"] {
+    let losses = [
+        "dropped",
+        "unrouted",
+        "rejected",
+        "dead_lettered",
+        "unsupported",
+        "expired",
+        "cancelled",
+        "filtered",
+    ];
+    for lost in losses {
         let lost: Vec<_> = ledger.lines(lost).filter(|(_, records)| *records != 0).collect();
         assert!(lost.is_empty(), "{lost:?}");
     }
