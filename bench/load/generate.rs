@@ -21,10 +21,14 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     pub(crate) in_flight: usize,
     pub(crate) is_gzip: bool,
+    pub(crate) token: Option<String>,
+    /// What is refused is not sent again.
+    pub(crate) gives_up: bool,
     pub(crate) shape: Shape,
 }
 
-/// Sends the load and prints `records seconds p50_us p99_us refused`. What is refused is sent again.
+/// Sends the load and prints `records seconds p50_us p99_us refused`. What is refused is sent again, unless it
+/// gives up.
 #[allow(clippy::print_stdout, reason = "its figures, for the process that started it")]
 pub(crate) async fn generate(load: Load) -> Result<()> {
     let bodies = bench::encoded(load.shape, BODIES);
@@ -47,6 +51,7 @@ pub(crate) async fn generate(load: Load) -> Result<()> {
         latencies.extend(done?);
     }
     latencies.sort_unstable();
+    anyhow::ensure!(!latencies.is_empty(), "nothing was taken");
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     let seconds = started.elapsed().as_secs_f64();
     let records = load.0.requests * load.0.shape.records as u64;
@@ -74,10 +79,16 @@ async fn work(
         }
         let frame = &frames[number as usize % frames.len()];
         let asked = Instant::now();
-        while wire::send(&channel, frame.clone(), load.is_gzip).await.is_err() {
+        let send = || wire::send(&channel, frame.clone(), load.is_gzip, load.token.as_deref());
+        let mut is_taken = send().await.is_ok();
+        while !is_taken {
             refused.fetch_add(1, Ordering::Relaxed);
+            if load.gives_up {
+                break;
+            }
             tokio::time::sleep(RETRY_PAUSE).await;
+            is_taken = send().await.is_ok();
         }
-        latencies.push(asked.elapsed().as_micros() as u64);
+        latencies.extend(is_taken.then(|| asked.elapsed().as_micros() as u64));
     }
 }

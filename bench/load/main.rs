@@ -1,21 +1,24 @@
-//! What does the whole path cost beside forwarding the bytes unread?
+//! What does the whole path cost beside forwarding the bytes unread? What does the journal cost (`journal/mod.rs`)?
 //!
 //! `load run [--trommel PATH] [--rounds N] [--only GROUP]` starts a sink, then in turn the floor (a tonic proxy that
 //! forwards messages unread) and the collector under several configurations, sends the same load through each, and
 //! prints CPU seconds per million records, resident memory and latencies. Generator and sink share one core, the system
-//! under test has the other. `load sink|floor|generate` are the processes it starts.
+//! under test has the other. `load sink|floor|generate|bare|watch` are the processes that the runs start.
 
 #![allow(clippy::print_stdout, reason = "a command line tool that prints its figures")]
 
 mod generate;
+mod journal;
 mod measure;
 mod peers;
+mod process;
 mod run;
 mod wire;
 
 use anyhow::{Context, Result, bail};
 use bench::Shape;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::str::FromStr;
 
 fn main() -> Result<()> {
@@ -37,7 +40,36 @@ fn main() -> Result<()> {
                 let trommel = arguments.text("--trommel").unwrap_or("target/release/trommel");
                 run::run(trommel, arguments.number("--rounds", 3)?, arguments.text("--only")).await
             }
-            _ => bail!("usage: load run [--trommel PATH] [--rounds N] [--only GROUP]"),
+            Some("journal") => {
+                let folder = std::env::temp_dir();
+                let options = journal::Options {
+                    trommel: arguments.text("--trommel").unwrap_or("target/release/trommel"),
+                    folder: arguments.text("--folder").map_or(folder.as_path(), Path::new),
+                    rounds: arguments.number("--rounds", 5)?,
+                    only: arguments.text("--only"),
+                    sync_us: arguments.number("--sync-us", 0)?,
+                };
+                journal::run(options).await
+            }
+            Some("bare") => journal::bare::run(&journal::bare::Bare {
+                folder: arguments.needed("--folder")?,
+                frame_bytes: arguments.needed("--bytes")?,
+                gathered: arguments.needed("--gathered")?,
+                rounds: arguments.needed("--rounds")?,
+            }),
+            Some("watch") => {
+                let watch = journal::watch::Watch {
+                    to: arguments.needed("--to")?,
+                    console: arguments.needed("--console")?,
+                    tenant: arguments.needed("--tenant")?,
+                    token: arguments.needed("--token")?,
+                    requests: arguments.needed("--requests")?,
+                    per_second: arguments.needed("--per-second")?,
+                    records: arguments.needed("--records")?,
+                };
+                journal::watch::watch(watch).await
+            }
+            _ => bail!("usage: load run|journal [--trommel PATH] [--rounds N] [--only WORDS]"),
         }
     })
 }
@@ -50,6 +82,8 @@ fn load(arguments: &Arguments) -> Result<generate::Load> {
         connections: arguments.number("--connections", 4)?,
         in_flight: arguments.number("--in-flight", 16)?,
         is_gzip: arguments.has("--gzip"),
+        token: arguments.text("--token").map(str::to_owned),
+        gives_up: arguments.has("--gives-up"),
         shape: Shape {
             records: arguments.number("--records", 512)?,
             resources: arguments.number("--resources", 4)?,

@@ -41,7 +41,7 @@ pub(crate) async fn floor(listen: SocketAddr, to: &str, is_gzip: bool, has_large
             if is_gzip {
                 let frame = wire::frame(&message, true)
                     .map_err(|error| tonic::Status::internal(error.to_string()))?;
-                return wire::send(&channel, frame, true).await;
+                return wire::send(&channel, frame, true, None).await;
             }
             wire::forward(&channel, message).await
         }

@@ -1,13 +1,13 @@
 //! The runs: floor and system in turn, the same load through each, round by round.
 
 use crate::measure::{cpu_seconds, resident_mib};
+use crate::process::{Generated, Process, is_ready, ledger, on_core, start, wait_until};
 use anyhow::{Context, Result, ensure};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
-use tokio::time::Instant;
 
 const SINK: &str = "127.0.0.1:36317";
 const SINK_COUNT: &str = "127.0.0.1:36316";
@@ -201,17 +201,6 @@ impl Figures {
     }
 }
 
-/// What the generator says.
-#[derive(Clone, Copy)]
-struct Generated {
-    records: f64,
-    seconds: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    /// Requests that were refused, and sent again.
-    refused: f64,
-}
-
 struct Bench {
     own: std::path::PathBuf,
     trommel: std::path::PathBuf,
@@ -239,11 +228,11 @@ impl Bench {
         let (_, peak_mib) = resident_mib(pid)?;
         let expired = match run.system {
             System::Floor(_) => 0,
-            System::Trommel { .. } => ledger("expired")?,
+            System::Trommel { .. } => ledger(CONSOLE, "expired")?,
         };
         if let System::Trommel { .. } = run.system {
             let sent = generated.records as u64 / group.requests * (group.requests + WARM_UP_REQUESTS);
-            let ended = ledger("delivered")? + expired;
+            let ended = ledger(CONSOLE, "delivered")? + expired;
             ensure!(ended == sent, "{sent} records were sent, and {ended} delivered or expired");
         }
         drop(system);
@@ -265,7 +254,7 @@ impl Bench {
                 system.args(["run", "--config"]).arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
                 let system = start(system, SYSTEM).await?;
                 // A guard refuses until it is loaded.
-                wait_until(|| ask("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))).await?;
+                wait_until(|| is_ready(CONSOLE)).await?;
                 Ok((system, SYSTEM))
             }
         }
@@ -274,15 +263,7 @@ impl Bench {
     fn generate(&self, group: &Group, run: &Run, to: &str, requests: u64) -> Result<Generated> {
         let mut command = on_core(1, &self.own);
         command.args(["generate", "--to", &format!("http://{to}"), "--requests", &requests.to_string()]);
-        let output = command.args(group.flags).args(run.flags).output()?;
-        let (status, error) = (output.status, String::from_utf8_lossy(&output.stderr));
-        ensure!(status.success(), "the generator ended with {status}: {error}");
-        let words: Vec<f64> =
-            String::from_utf8(output.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [records, seconds, p50_us, p99_us, refused] = words[..] else {
-            anyhow::bail!("the generator prints five figures");
-        };
-        Ok(Generated { records, seconds, p50_ms: p50_us / 1000.0, p99_ms: p99_us / 1000.0, refused })
+        Generated::by(command.args(group.flags).args(run.flags))
     }
 }
 
@@ -293,44 +274,11 @@ fn configuration(plugins: &str, memory: &str, is_gzip: bool) -> String {
     let compression = if is_gzip { "gzip" } else { "none" };
     let body_max = if memory.is_empty() { "" } else { ", body_max: 16MiB" };
     format!(
-        "data: data\nreceivers: {{ otlp: {{ grpc: {{ listen: {SYSTEM} }}{body_max} }} }}\n\
+        "data: data\njournal: {{ kind: memory }}\nreceivers: {{ otlp: {{ grpc: {{ listen: {SYSTEM} }}{body_max} }} }}\n\
          console: {{ listen: {CONSOLE} }}\n{section}{memory}\
          pipelines: [{{ name: logs, when: {{ signal: logs }}, plugins: [{names}], sinks: [out] }}]\n\
          sinks: {{ out: {{ type: otlp, endpoint: \"http://{SINK}\", compression: {compression} }} }}\n"
     )
-}
-
-/// A process that ends with the run.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn on_core(core: u32, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", &core.to_string()]).arg(program);
-    command
-}
-
-async fn start(mut command: Command, address: &str) -> Result<Process> {
-    let process = Process(command.stdin(Stdio::null()).spawn()?);
-    wait_until(|| TcpStream::connect(address).is_ok())
-        .await
-        .context(format!("nothing listens on {address}"))?;
-    Ok(process)
-}
-
-async fn wait_until(is_so: impl Fn() -> bool) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(30);
-    while !is_so() {
-        ensure!(Instant::now() < until, "waited for 30 s");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
 }
 
 /// Until nothing has reached the sink for a while.
@@ -349,23 +297,4 @@ async fn settle() -> Result<()> {
         last = now;
     }
     Ok(())
-}
-
-/// The collector's own account, over all labels.
-fn ledger(column: &str) -> Result<u64> {
-    let name = format!("trommel_ledger_{column}_records_total");
-    let text = ask("/metrics")?;
-    let lines = text.lines().filter(|line| line.starts_with(&name));
-    let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
-    Ok(lines.filter_map(value).sum())
-}
-
-fn ask(path: &str) -> Result<String> {
-    let mut socket = TcpStream::connect(CONSOLE)?;
-    socket.write_all(
-        format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").as_bytes(),
-    )?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
-    Ok(answer)
 }

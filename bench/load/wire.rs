@@ -181,12 +181,20 @@ pub(crate) fn frame(message: &Bytes, is_gzip: bool) -> Result<Bytes> {
 }
 
 /// Sends a frame that is ready.
-pub(crate) async fn send(channel: &Channel, frame: Bytes, is_gzip: bool) -> Result<Bytes, Status> {
+pub(crate) async fn send(
+    channel: &Channel,
+    frame: Bytes,
+    is_gzip: bool,
+    token: Option<&str>,
+) -> Result<Bytes, Status> {
     let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
     let mut request =
         http::Request::post(EXPORT).header("te", "trailers").header("content-type", "application/grpc");
     if is_gzip {
         request = request.header("grpc-encoding", "gzip");
+    }
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
     }
     let request =
         request.body(Body::new(Full::new(frame))).map_err(|error| Status::internal(error.to_string()))?;

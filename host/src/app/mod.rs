@@ -11,7 +11,8 @@ use crate::alerts::Alerts;
 use crate::config::{Config, Faults};
 use crate::console::{self, Console};
 use crate::demo;
-use crate::journal::{self, Followed, Journal, SinkId};
+use crate::journal::{self, DeadLetters, Followed, Journal, SinkId};
+use crate::pipeline::letters::Letters;
 use crate::pipeline::{self, Pipeline, Surroundings, deliver};
 use crate::receivers::{self, Listeners, Receiver};
 use crate::sandbox::Sandbox;
@@ -36,6 +37,8 @@ const PLUGIN_TICK: Duration = Duration::from_millis(5);
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
 /// How often the journal notes how far everybody is.
 const UPKEEP_EVERY: Duration = Duration::from_secs(1);
+/// How often dead letters that are too old are looked for.
+const LETTERS_EVERY: Duration = Duration::from_secs(60);
 /// How often whole days of streams are looked at.
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 /// How long the sinks may take to empty the journal when the collector stops.
@@ -52,6 +55,7 @@ pub struct App {
     pub http: Option<SocketAddr>,
     pub console: Option<SocketAddr>,
     journal: Arc<Journal>,
+    letters: Option<Arc<DeadLetters>>,
     pipeline: Pipeline,
     plugins: Arc<Plugins>,
     /// Whether every plugin was tried once.
@@ -141,7 +145,8 @@ impl App {
         };
         let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
-        let journal = open_journal(&config, &names, &metrics).await?;
+        let journal = open_journal(&config, &metrics).await?;
+        let letters = open_letters(&config, &metrics).await?;
         let alerts = Alerts::open(config.alerts.clone(), metrics.clone()).map_err(anyhow::Error::msg);
         let alerts = alerts.context("alerts")?;
         let streams = open_streams(&config, &metrics)?;
@@ -166,6 +171,7 @@ impl App {
             http: listeners.http.as_ref().and_then(|listener| listener.socket.local_addr().ok()),
             console: console_port.as_ref().and_then(|port| port.0.local_addr().ok()),
             journal,
+            letters,
             pipeline,
             plugins,
             settled: watch::channel(false).1,
@@ -231,6 +237,9 @@ impl App {
         if let Some(streams) = &self.streams {
             streams.close().await;
         }
+        if let Some(letters) = &self.letters {
+            letters.end().await;
+        }
         self.journal.end().await;
         self.journal.ledger.snapshot().unaccounted().iter().map(|line| format!("{line:?}")).collect()
     }
@@ -268,6 +277,9 @@ impl App {
         });
         self.serving.spawn(self.pipeline.clone().tick(stop.clone()));
         self.serving.spawn(keep(self.journal.clone(), stop.clone()));
+        if let Some(letters) = self.letters.clone() {
+            self.serving.spawn(keep_letters(letters, stop.clone()));
+        }
         self.serving
             .spawn(every(RELOAD_EVERY, stop.clone(), move || tenants.reload_files(SystemTime::now())));
         if let Some(streams) = self.streams.clone() {
@@ -384,13 +396,18 @@ impl App {
         let (journal, plugins, pipeline, streams) =
             (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
         let alerts = self.alerts.clone();
+        let letters = self.letters.clone().map(|letters| Letters::new(letters, pipeline.clone()));
         let shown = Console {
             tenants,
             streams: streams.clone(),
             metrics: metrics.clone(),
-            ledger: Arc::new(move || serde_json::to_value(journal.ledger.snapshot()).unwrap_or_default()),
+            ledger: Arc::new(move || {
+                let table = journal.ledger.snapshot();
+                serde_json::json!({ "lines": table.lines, "unaccounted": table.unaccounted() })
+            }),
             plugins: Arc::new(move || plugins.shown()),
             alerts: Arc::new(move || alerts.shown()),
+            letters,
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
             stop: self.stop_serving.clone(),
         };
@@ -422,6 +439,17 @@ async fn keep(journal: Arc<Journal>, stop: CancellationToken) {
     }
 }
 
+async fn keep_letters(letters: Arc<DeadLetters>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(LETTERS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => letters.upkeep().await,
+        }
+    }
+}
+
 async fn every(period: Duration, stop: CancellationToken, mut work: impl FnMut() + Send + 'static) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -443,11 +471,18 @@ async fn bind_console(
     Ok((socket, tls))
 }
 
-async fn open_journal(config: &Config, names: &[String], metrics: &Metrics) -> Result<Arc<Journal>> {
-    let (settings, names, metrics) = (config.journal.clone(), names.to_vec(), metrics.clone());
-    let open = move || Journal::open(&settings, &names, journal::system_clock(), &metrics);
+async fn open_journal(config: &Config, metrics: &Metrics) -> Result<Arc<Journal>> {
+    let (settings, kept, metrics) = (config.journal.clone(), config.kept.clone(), metrics.clone());
+    let open = move || Journal::open(&settings, &kept, journal::system_clock(), &metrics);
     // It reads what a process before left.
     tokio::task::spawn_blocking(open).await?.context("journal")
+}
+
+async fn open_letters(config: &Config, metrics: &Metrics) -> Result<Option<Arc<DeadLetters>>> {
+    let Some(settings) = config.dead_letters.clone() else { return Ok(None) };
+    let metrics = metrics.clone();
+    let open = move || DeadLetters::open(&settings, journal::system_clock(), &metrics);
+    Ok(Some(tokio::task::spawn_blocking(open).await?.context("dead_letters")?))
 }
 
 fn open_streams(config: &Config, metrics: &Metrics) -> Result<Option<Arc<Streams>>> {

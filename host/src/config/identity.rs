@@ -136,13 +136,12 @@ fn key_name(value: &Value) -> Result<String, Wrong> {
     }
 }
 
+/// What would be right as a tenant's name.
+pub(super) const TENANT_NAME: &str = "1 to 128 bytes of printable text, not beginning with `_`";
+
 pub(super) fn tenant_id(value: &Value) -> Result<TenantId, Wrong> {
-    TenantId::new(&text(value)?).map_err(|_| {
-        (
-            format!("{} is no name of a tenant", value.shown()),
-            "1 to 128 bytes of printable text, not beginning with `_`".into(),
-        )
-    })
+    TenantId::new(&text(value)?)
+        .map_err(|_| (format!("{} is no name of a tenant", value.shown()), TENANT_NAME.into()))
 }
 
 fn ticket_key(value: &Value) -> Result<Secret, Wrong> {

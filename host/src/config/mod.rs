@@ -13,6 +13,7 @@ mod pipelines;
 mod places;
 mod plugins;
 mod ports;
+mod quotas;
 mod read;
 mod sinks;
 
@@ -39,7 +40,11 @@ pub struct Config {
     pub sinks: Vec<(String, crate::sinks::Settings)>,
     /// How each of `sinks` is served, in their order.
     pub deliver: Vec<pipeline::deliver::Settings>,
+    /// What the journal keeps for each of `sinks`, in their order.
+    pub kept: Vec<journal::SinkSettings>,
     pub journal: journal::Settings,
+    /// `None`: what a sink refuses for good is counted, and gone.
+    pub dead_letters: Option<journal::LetterSettings>,
     pub alerts: crate::alerts::Settings,
     /// Records larger than this are refused before any plugin sees them.
     pub record_bytes_max: usize,
@@ -56,16 +61,26 @@ const ROOM_BYTES: usize = 512 << 20;
 const RECORD_BYTES_MAX: usize = 1 << 20;
 /// A night in which nobody looks at a destination that is down.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
-const KEYS: [&str; 10] = [
+/// Some hundred thousand log lines; a sixteenth goes at once.
+const LETTERS_BYTES_MAX: usize = 256 << 20;
+/// What is smaller holds no sixteenths of a use.
+const LETTERS_BYTES_LEAST: usize = 1 << 20;
+/// A month in which somebody looks at what a destination did not take.
+const LETTERS_AGE_MAX: Duration = Duration::from_secs(30 * 86_400);
+/// One request, and a few segments.
+const JOURNAL_BYTES_MIN: u64 = 64 << 20;
+const KEYS: [&str; 12] = [
     "data",
     "receivers",
     "console",
     "identity",
+    "quotas",
     "plugins",
     "pipelines",
     "sinks",
     "alerts",
     "journal",
+    "dead_letters",
     "memory",
 ];
 
@@ -132,12 +147,13 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let table = reader.table("", root);
     let data = reader.folder.join(table.optional("data", text).unwrap_or_else(|| "trommel-data".into()));
     let identity = table.table("identity").map(identity::read);
+    let quotas = table.table("quotas").map(quotas::read).unwrap_or_default();
     let (room_bytes, record_bytes_max) = read_memory(&table);
     let placed = pipelines::read(&table);
     let keys = identity.as_ref().map(|identity| identity.attributes.clone()).unwrap_or_else(identity::keys);
     let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data, &keys)).unwrap_or_default();
-    let (sinks, deliver) = sinks.into_iter().unzip();
     let journal = read_journal(&table, &data, room_bytes);
+    let dead_letters = read_dead_letters(&table, &data, &journal);
     let journal_bytes = match journal {
         journal::Settings::Memory { bytes_max } => bytes_max,
         journal::Settings::Disk { memory_bytes_max, .. } => memory_bytes_max,
@@ -150,10 +166,15 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         console: ports::read_console(table.table("console")),
         plugins,
         alerts,
-        sinks,
-        deliver,
+        deliver: sinks.iter().map(|sink| sink.served).collect(),
+        kept: sinks.iter().map(|sink| sink.kept.clone()).collect(),
+        sinks: sinks.into_iter().map(|sink| (sink.kept.name, sink.settings)).collect(),
         journal,
-        tenants: tenants_of(identity, room_bytes.saturating_sub(journal_bytes)),
+        tenants: tenants::Settings {
+            quotas,
+            ..tenants_of(identity, room_bytes.saturating_sub(journal_bytes))
+        },
+        dead_letters,
         pipelines: placed.iter().map(|placed| placed.settings.clone()).collect(),
         record_bytes_max,
         compiled: data.join("compiled"),
@@ -176,6 +197,7 @@ fn tenants_of(identity: Option<identity::Identity>, room_bytes: usize) -> tenant
         ticket_key: identity.ticket_key,
         is_open,
         room_bytes,
+        quotas: tenants::QuotaSettings::default(),
     }
 }
 
@@ -189,33 +211,73 @@ fn read_memory(table: &read::Table<'_>) -> (usize, usize) {
 
 fn read_journal(table: &read::Table<'_>, data: &Path, room_bytes: usize) -> journal::Settings {
     let usual = room_bytes / 4;
-    let Some(journal) = table.table("journal") else { return journal::Settings::Memory { bytes_max: usual } };
+    let disk = |bytes_max, age_max: Option<Duration>| journal::Settings::Disk {
+        folder: data.join("journal"),
+        bytes_max,
+        age_max: age_max.unwrap_or(JOURNAL_AGE_MAX),
+        memory_bytes_max: usual,
+    };
+    let Some(journal) = table.table("journal") else { return disk(None, None) };
     match journal.optional("kind", text).as_deref() {
-        None | Some("memory") => {}
-        Some("disk") => {
-            let disk = journal::Settings::Disk {
-                folder: data.join("journal"),
-                bytes_max: journal.optional("max", size).map(|bytes| bytes as u64),
-                age_max: journal.optional("age", duration).unwrap_or(JOURNAL_AGE_MAX),
-                memory_bytes_max: usual,
-            };
-            journal.finish(&["kind", "max", "age"]);
-            return disk;
+        Some("memory") => {
+            let bytes_max = journal.optional("max", size).unwrap_or(usual);
+            if bytes_max > room_bytes / 2 {
+                let wrong = "is more than half of `memory.room`, to which it is charged";
+                journal.fault("max", wrong, "a quarter of the room");
+            }
+            journal.finish(&["kind", "max"]);
+            return journal::Settings::Memory { bytes_max };
         }
+        None | Some("disk") => {}
         Some(other) => {
             journal.fault("kind", format!("`{}` is not known", other.escape_debug()), "disk or memory");
         }
     }
-    let bytes_max = journal.optional("max", size).unwrap_or(usual);
-    if bytes_max > room_bytes / 2 {
-        journal.fault(
-            "max",
-            "is more than half of `memory.room`, to which it is charged",
-            "a quarter of the room",
-        );
+    let bytes_max = journal.optional("max", size).map(|bytes| bytes as u64);
+    if bytes_max.is_some_and(|bytes| bytes < JOURNAL_BYTES_MIN) {
+        journal.fault("max", "is too small for files", "64MiB or more");
     }
-    journal.finish(&["kind", "max"]);
-    journal::Settings::Memory { bytes_max }
+    let settings = disk(bytes_max, journal.optional("age", duration));
+    journal.finish(&["kind", "max", "age"]);
+    settings
+}
+
+/// Beside a journal on disk alone: what dies with the process needs no place for what was refused.
+fn read_dead_letters(
+    table: &read::Table<'_>,
+    data: &Path,
+    journal: &journal::Settings,
+) -> Option<journal::LetterSettings> {
+    let (mut bytes_max, mut age_max) = (LETTERS_BYTES_MAX, LETTERS_AGE_MAX);
+    if let Some(letters) = table.table("dead_letters") {
+        bytes_max = letters.optional("max", size_or_none).unwrap_or(bytes_max);
+        age_max = letters.optional("age", duration).unwrap_or(age_max);
+        if bytes_max > 0 && matches!(journal, journal::Settings::Memory { .. }) {
+            let wrong = "dead letters need a journal on disk";
+            table.fault("dead_letters", wrong, "journal: { kind: disk }, or max: 0");
+        }
+        if (1..LETTERS_BYTES_LEAST).contains(&bytes_max) {
+            letters.fault("max", "is too small", "1MiB or more, or 0 for none");
+        }
+        if age_max < Duration::from_secs(1) {
+            letters.fault("age", "is too short", "1s or more: 30d");
+        }
+        letters.finish(&["max", "age"]);
+    }
+    let is_on = bytes_max > 0 && matches!(journal, journal::Settings::Disk { .. });
+    is_on.then(|| journal::LetterSettings {
+        folder: data.join("dead-letters"),
+        bytes_max: bytes_max as u64,
+        age_max,
+    })
+}
+
+/// A size, or a plain 0.
+fn size_or_none(value: &node::Value) -> Result<usize, read::Wrong> {
+    match value {
+        node::Value::Integer(0) => Ok(0),
+        other => size(other),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The faults of a file, all at once, with line, column and what would be right.
 
 use super::*;
+use crate::batch::TenantId;
 use expect_test::{Expect, expect};
 
 fn check(text: &str, expected: Expect) {
@@ -120,14 +121,14 @@ fn the_largest_body_must_fit_half_of_the_room() {
         1 fault in trommel.yaml"#]],
     );
     check(&with("memory: { room: 512MiB }"), expect!["valid"]);
-    check(&with("memory: { room: 400MiB }\njournal: { max: 16MiB }"), expect!["valid"]);
+    check(&with("memory: { room: 400MiB }\njournal: { kind: memory, max: 16MiB }"), expect!["valid"]);
 }
 
 #[test]
 fn the_journals_memory_is_a_part_of_the_room() {
     for (text, requests, journal) in [
-        (String::from(DEFAULTS), 384, 128),
-        (with("memory: { room: 1GiB }\njournal: { max: 100MiB }"), 924, 100),
+        (with("journal: { kind: memory }"), 384, 128),
+        (with("memory: { room: 1GiB }\njournal: { kind: memory, max: 100MiB }"), 924, 100),
     ] {
         let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
         assert_eq!(config.tenants.room_bytes, requests << 20);
@@ -150,7 +151,44 @@ fn a_journal_on_disk_has_its_folder_below_the_data() {
         memory_bytes_max: 128 << 20,
     };
     assert_eq!(disk(""), expected(None, 24));
+    let config = Config::parse(&with("data: there"), Path::new("/here"), "trommel.yaml").unwrap();
+    assert_eq!(config.journal, expected(None, 24), "it is the default");
     assert_eq!(disk(", max: 20GiB, age: 1h"), expected(Some(20 << 30), 1));
+}
+
+#[test]
+fn dead_letters_are_kept_beside_a_journal_on_disk() {
+    let letters = |text: &str| {
+        let text = with(&format!("data: there\n{text}"));
+        Config::parse(&text, Path::new("/here"), "trommel.yaml").unwrap().dead_letters
+    };
+    let expected = |bytes_max: u64, days: u64| journal::LetterSettings {
+        folder: "/here/there/dead-letters".into(),
+        bytes_max,
+        age_max: std::time::Duration::from_secs(days * 86_400),
+    };
+    assert_eq!(letters("journal: { kind: disk }"), Some(expected(256 << 20, 30)));
+    let chosen = "journal: { kind: disk }\ndead_letters: { max: 1MiB, age: 1d }";
+    assert_eq!(letters(chosen), Some(expected(1 << 20, 1)));
+    for off in ["0", "0B"] {
+        assert_eq!(letters(&format!("journal: {{ kind: disk }}\ndead_letters: {{ max: {off} }}")), None);
+        assert_eq!(letters(&format!("journal: {{ kind: memory }}\ndead_letters: {{ max: {off} }}")), None);
+    }
+    assert_eq!(letters("journal: { kind: memory }"), None);
+    check(
+        &with("journal: { kind: memory }\ndead_letters: { max: 1MiB }"),
+        expect![[r#"
+        trommel.yaml:2:15: dead_letters: dead letters need a journal on disk; right would be: journal: { kind: disk }, or max: 0
+        1 fault in trommel.yaml"#]],
+    );
+    check(
+        &with("journal: { kind: disk }\ndead_letters: { max: 1B, age: 0s, min: 1 }"),
+        expect![[r#"
+        trommel.yaml:2:22: dead_letters.max: is too small; right would be: 1MiB or more, or 0 for none
+        trommel.yaml:2:31: dead_letters.age: is too short; right would be: 1s or more: 30d
+        trommel.yaml:2:35: dead_letters.min: is no key that is known here; right would be: `max`
+        3 faults in trommel.yaml"#]],
+    );
 }
 
 #[test]
@@ -549,13 +587,81 @@ fn keys_that_come_later_are_told_from_typing_errors() {
             trommel.yaml:1:60: plugins.own.limits.output: comes with a later version; right would be: leave it out
             trommel.yaml:1:73: plugins.own.shadow: comes with a later version; right would be: leave it out
             trommel.yaml:2:1: unknown_fields: comes with a later version; right would be: leave it out
-            trommel.yaml:3:1: quota: comes with a later version; right would be: leave it out
+            trommel.yaml:3:1: quota: is no key that is known here; right would be: `quotas`
             4 faults in trommel.yaml"#]],
     );
+}
+
+#[test]
+fn a_sink_may_have_a_share_of_its_own_and_the_shares_fit() {
+    let text = with(
+        "sinks: { out: { type: discard, essential: true, journal: { max: 1GiB } }, more: { type: stdout, journal: { age: 2h } } }",
+    );
+    let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
+    let kept =
+        |sink: &journal::SinkSettings| (sink.name.clone(), sink.bytes_max, sink.age_max, sink.is_essential);
+    let hours = |hours: u64| Some(std::time::Duration::from_secs(hours * 3600));
+    assert_eq!(
+        config.kept.iter().map(kept).collect::<Vec<_>>(),
+        [("out".into(), Some(1 << 30), None, true), ("more".into(), None, hours(2), false)]
+    );
     check(
-        &with("sinks: { out: { type: discard, essential: true } }"),
+        &format!("{text}journal: {{ max: 1GiB }}"),
         expect![[r#"
-        trommel.yaml:1:32: sinks.out.essential: comes with a later version; right would be: leave it out
-        1 fault in trommel.yaml"#]],
+            trommel.yaml:4:10: journal: the shares that sinks name under `journal.max` leave nothing for the others; right would be: a sum below 1073741824 bytes, or a larger journal.max
+            1 fault in trommel.yaml"#]],
+    );
+    check(&format!("{text}journal: {{ max: 2GiB }}"), expect!["valid"]);
+    check(
+        &with(
+            "sinks: { out: { type: discard, essential: true, journal: { age: 2h } } }\njournal: { max: 1MiB }",
+        ),
+        expect![[r#"
+            trommel.yaml:1:65: sinks.out.journal.age: does not go with `essential`: nothing of it expires; right would be: one of the two
+            trommel.yaml:2:17: journal.max: is too small for files; right would be: 64MiB or more
+            2 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn a_tenants_quota_is_the_usual_one_but_for_what_it_says() {
+    let text = with(
+        "quotas: { default: { bytes: 10MiB, records: 20000, journal: 1GiB }, tenants: { acme: { bytes: 50MiB, burst: 1m }, 7: { records: none, journal: none } } }",
+    );
+    let quotas = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap().tenants.quotas;
+    let of = |name: &str| quotas.tenants[&TenantId::new(name).unwrap()];
+    let usual = tenants::Quota {
+        bytes: Some(10 << 20),
+        records: Some(20_000),
+        burst: Duration::from_secs(10),
+        journal_bytes: Some(1 << 30),
+    };
+    assert_eq!(quotas.default, usual);
+    let acme = tenants::Quota { bytes: Some(50 << 20), burst: Duration::from_secs(60), ..usual };
+    assert_eq!((of("acme"), quotas.tenants.len()), (acme, 2));
+    assert_eq!(of("7"), tenants::Quota { records: None, journal_bytes: None, ..usual });
+    let none = Config::parse(&with("data: here"), Path::new("."), "trommel.yaml").unwrap().tenants.quotas;
+    assert_eq!((none.default, none.tenants.len()), (tenants::Quota::default(), 0));
+    check(&with("quotas: {}"), expect!["valid"]);
+}
+
+#[test]
+fn a_quota_that_lets_nothing_through_or_has_no_unit_is_refused() {
+    check(
+        &with(
+            "quotas:\n  default: { bytes: 0B, records: 0, burst: 0s, journal: none }\n  tenants:\n    _x: { bytes: 10, record: 5 }\n    acme: { burst: 2d, journal: much, records: 1.5 }\n  tenant: {}",
+        ),
+        expect![[r#"
+            trommel.yaml:2:21: quotas.default.bytes: `0B` lets nothing through; right would be: what may come in a second, with its unit: 10MiB; or none
+            trommel.yaml:2:34: quotas.default.records: `0` is no number of 1 or more; right would be: how many may come in a second: 20000; or none
+            trommel.yaml:2:44: quotas.default.burst: `0s` lets nothing through; right would be: how long a sender's backlog may be that comes at once: 10s; a day at most
+            trommel.yaml:4:5: quotas.tenants._x: is no name of a tenant; right would be: 1 to 128 bytes of printable text, not beginning with `_`
+            trommel.yaml:4:18: quotas.tenants._x.bytes: `10` has no unit; right would be: what may come in a second, with its unit: 10MiB; or none
+            trommel.yaml:4:22: quotas.tenants._x.record: is no key that is known here; right would be: `records`
+            trommel.yaml:5:20: quotas.tenants.acme.burst: `2d` is longer than a day; right would be: how long a sender's backlog may be that comes at once: 10s; a day at most
+            trommel.yaml:5:33: quotas.tenants.acme.journal: `much` does not begin with a number; right would be: a size with its unit: 1GiB; or none
+            trommel.yaml:5:48: quotas.tenants.acme.records: `1.5` is no number of 1 or more; right would be: how many may come in a second: 20000; or none
+            trommel.yaml:6:3: quotas.tenant: is no key that is known here; right would be: `tenants`
+            10 faults in trommel.yaml"#]],
     );
 }

@@ -5,7 +5,9 @@
 
 mod access;
 mod answer;
+mod body;
 mod cors;
+mod letters;
 mod operate;
 mod page;
 mod pages;
@@ -16,6 +18,7 @@ mod tests;
 mod ticket;
 
 use crate::net::{self, tls};
+use crate::pipeline::letters::Letters;
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
@@ -43,7 +46,7 @@ pub struct Settings {
     pub tls: Option<tls::ServerSettings>,
     /// Origins whose pages may read streams and make tickets, as browsers write them: `https://panel.example`.
     pub origins: Vec<String>,
-    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger` and `/v1/alerts` ask for no credential. Elsewhere they need the
+    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger`, `/v1/alerts` and `/v1/dead-letters` ask for no credential. Elsewhere they need the
     /// right `admin`, whatever stands here.
     pub is_loopback_admin: bool,
 }
@@ -64,6 +67,8 @@ pub struct Console {
     pub plugins: Snapshot<serde_json::Value>,
     /// `/v1/alerts`: open incidents, and those resolved of late.
     pub alerts: Snapshot<serde_json::Value>,
+    /// `/v1/dead-letters`. `None` where none are kept.
+    pub letters: Option<Letters>,
     /// What is not ready, in words; nothing: ready.
     pub not_ready: Snapshot<Vec<String>>,
     /// Cancelled when the process stops: tails end, so that nothing in flight has no end.
@@ -114,6 +119,10 @@ fn router_within(settings: &Settings, console: Console, lasting_max: usize) -> R
         .route("/v1/plugins", get(operate::plugins))
         .route("/v1/ledger", get(operate::ledger))
         .route("/v1/alerts", get(operate::alerts))
+        .route("/v1/dead-letters", get(letters::list))
+        .route("/v1/dead-letters/{id}", get(letters::show))
+        .route("/v1/dead-letters/replay", post(letters::replay))
+        .route("/v1/dead-letters/drop", post(letters::drop))
         .route("/metrics", get(operate::metrics))
         .route("/healthz", get(operate::health))
         .route("/readyz", get(operate::readiness))
@@ -168,12 +177,14 @@ async fn dress(request: Request, next: Next) -> Response {
 
 async fn nothing_here() -> Fault {
     Fault::not_found(
-        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /v1/alerts, /metrics, /healthz, /readyz",
+        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /v1/alerts, /v1/dead-letters, /metrics, \
+         /healthz, /readyz",
     )
 }
 
 async fn wrong_method(request: Request) -> Fault {
-    let right = if request.uri().path() == "/v1/tickets" { "POST" } else { "GET" };
+    let posted = ["/v1/tickets", "/v1/dead-letters/replay", "/v1/dead-letters/drop"];
+    let right = if posted.contains(&request.uri().path()) { "POST" } else { "GET" };
     Fault::wrong_method(right)
 }
 

@@ -1,4 +1,4 @@
-//! For who operates the collector: metrics, plugins, the ledger, alerts, health.
+//! For who operates the collector: metrics, plugins, the ledger, alerts, health. Dead letters: `letters`.
 
 use super::answer::Fault;
 use super::{Site, Snapshot};

@@ -2,18 +2,15 @@
 
 use super::access::now_unix;
 use super::answer::Fault;
-use super::{BODY_BYTES_MAX, Site};
+use super::{Site, body};
 use crate::batch::{ProjectId, TenantId};
 use crate::tenants::{Caller, Names, TICKET_SECONDS_MAX, Ticket, Who};
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::header;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const RIGHT_BODY: &str =
     r#"right is {"tenant": "acme", "projects": ["shop"], "seconds": 900} as application/json"#;
 
@@ -34,14 +31,7 @@ fn quarter_of_an_hour() -> u64 {
 pub(super) async fn make(State(site): State<Arc<Site>>, request: Request) -> Result<Json<Value>, Fault> {
     let (parts, body) = request.into_parts();
     let (_, caller) = site.reader(&parts, None)?;
-    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // Also what makes a browser ask first: a form cannot send it.
-    if !content_type.is_some_and(|value| value.starts_with("application/json")) {
-        return Err(Fault::bad(RIGHT_BODY));
-    }
-    let body = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
-    let body = body.map_err(|_| Fault::bad("the body did not come"))?.map_err(|_| Fault::bad(RIGHT_BODY))?;
-    let wish: Wish = serde_json::from_slice(&body).map_err(|_| Fault::bad(RIGHT_BODY))?;
+    let wish: Wish = body::read(&parts, body, RIGHT_BODY).await?;
     sign(&site, &caller, wish)
 }
 

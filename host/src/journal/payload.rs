@@ -147,7 +147,9 @@ impl Marks {
                 to.extend(number.to_le_bytes());
                 u64s(to, &[sink.committed, sink.delivered, sink.unsupported]);
                 counts(to, &sink.rejected);
+                counts(to, &sink.dead_lettered);
                 counts(to, &sink.expired);
+                u64s(to, &[sink.in_flight_bytes]);
             }
         });
         bytes
@@ -174,7 +176,7 @@ impl Marks {
     }
 }
 
-fn signal_byte(signal: Signal) -> u8 {
+pub(super) fn signal_byte(signal: Signal) -> u8 {
     match signal {
         Signal::Logs => 1,
         Signal::Traces => 2,
@@ -182,11 +184,11 @@ fn signal_byte(signal: Signal) -> u8 {
     }
 }
 
-fn length(count: usize) -> u32 {
+pub(super) fn length(count: usize) -> u32 {
     u32::try_from(count).expect("a frame is smaller")
 }
 
-fn u64s(to: &mut Vec<u8>, numbers: &[u64]) {
+pub(super) fn u64s(to: &mut Vec<u8>, numbers: &[u64]) {
     numbers.iter().for_each(|number| to.extend(number.to_le_bytes()));
 }
 
@@ -196,7 +198,7 @@ fn list<T>(to: &mut Vec<u8>, of: &[T], encode: impl Fn(&mut Vec<u8>, &T)) {
 }
 
 /// Names have 128 bytes at most; a longer text would be cut.
-fn text(to: &mut Vec<u8>, text: &str) {
+pub(super) fn text(to: &mut Vec<u8>, text: &str) {
     let mut bytes = text.len().min(usize::from(u16::MAX));
     while !text.is_char_boundary(bytes) {
         bytes -= 1;
@@ -214,7 +216,7 @@ fn counts(to: &mut Vec<u8>, counts: &BTreeMap<Reason, u64>) {
 }
 
 /// What was not decoded yet.
-struct Bytes<'a>(&'a [u8]);
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Bytes<'a> {
     fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
@@ -231,25 +233,25 @@ impl<'a> Bytes<'a> {
         self.array().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
+    pub(super) fn text(&mut self) -> Option<&'a str> {
         let bytes = self.u16()?;
         std::str::from_utf8(self.take(bytes.into())?).ok()
     }
 
-    fn tenant(&mut self) -> Option<TenantId> {
+    pub(super) fn tenant(&mut self) -> Option<TenantId> {
         let (name, none) = (self.text()?, TenantId::none());
         if name == none.as_str() { Some(none) } else { TenantId::new(name).ok() }
     }
 
-    fn signal(&mut self) -> Option<Signal> {
+    pub(super) fn signal(&mut self) -> Option<Signal> {
         match self.take(1)? {
             [1] => Some(Signal::Logs),
             [2] => Some(Signal::Traces),
@@ -259,7 +261,7 @@ impl<'a> Bytes<'a> {
     }
 
     /// Nothing is taken in advance for what the count says: it may be anything.
-    fn list<T>(&mut self, mut decode: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn list<T>(&mut self, mut decode: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         (0..self.u32()?).map(|_| decode(self)).collect()
     }
 
@@ -274,8 +276,18 @@ impl<'a> Bytes<'a> {
         let sinks = self.list(|from| {
             let number = from.u16()?;
             let (committed, delivered, unsupported) = (from.u64()?, from.u64()?, from.u64()?);
-            let (rejected, expired) = (from.counts()?, from.counts()?);
-            Some((number, KeptSink { committed, delivered, unsupported, rejected, expired }))
+            let (rejected, dead_lettered, expired) = (from.counts()?, from.counts()?, from.counts()?);
+            let in_flight_bytes = from.u64()?;
+            let kept = KeptSink {
+                committed,
+                delivered,
+                unsupported,
+                rejected,
+                dead_lettered,
+                expired,
+                in_flight_bytes,
+            };
+            Some((number, kept))
         })?;
         let sinks = sinks.into_iter().collect();
         Some(Kept { acknowledged, unrouted, committed, added, filtered, dropped, sinks })
@@ -329,13 +341,17 @@ mod tests {
                 open,
             },
         );
-        let kept_sink = (any::<[u64; 3]>(), some_counts(), some_counts()).prop_map(
-            |([committed, delivered, unsupported], rejected, expired)| KeptSink {
-                committed,
-                delivered,
-                unsupported,
-                rejected,
-                expired,
+        let kept_sink = (any::<[u64; 4]>(), some_counts(), some_counts(), some_counts()).prop_map(
+            |([committed, delivered, unsupported, in_flight_bytes], rejected, dead_lettered, expired)| {
+                KeptSink {
+                    committed,
+                    delivered,
+                    unsupported,
+                    rejected,
+                    dead_lettered,
+                    expired,
+                    in_flight_bytes,
+                }
             },
         );
         let counts = (some_counts(), some_counts(), some_counts());

@@ -3,14 +3,12 @@
 use super::disk::{Fault, Kind, Opened, Position};
 use super::ledger::{Kept, Key};
 use super::payload::{AccountMark, Entry, Marks, SinkMark};
-use super::queue::Queue;
+use super::queue::{Queue, charge_of};
 use std::collections::{BTreeMap, HashMap};
 
 /// Numbers that are left out where something is damaged: what was lost there may have had the next ones, and the id
 /// of a record is never given twice.
 const LEFT_OUT: u64 = 1 << 24;
-/// What an entry is charged for beside its bytes.
-pub(super) const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 /// What the process before left.
 #[derive(Debug)]
@@ -104,7 +102,8 @@ impl Recovered {
         }
         for part in entry.parts {
             let account = self.accounts.entry((part.stream.tenant, part.signal)).or_default();
-            account.commit(&part.sinks, part.records.into());
+            let charge = if part.records > 0 { charge_of(part.bytes as usize) as u64 } else { 0 };
+            account.commit(&part.sinks, part.records.into(), charge);
             for sink in part.sinks {
                 // The first marks stand before the first entry, so they were damaged: nothing of this was taken, as far as
                 // anybody knows.
@@ -112,8 +111,8 @@ impl Recovered {
                     let outstanding = SinkMark { number: sink, frontier: entry.first, ..SinkMark::default() };
                     self.sinks.entry(sink).or_insert(outstanding);
                 }
-                if let Some(sink) = self.sinks.get_mut(&sink).filter(|_| part.records > 0) {
-                    sink.charged_bytes += u64::from(part.bytes) + ENTRY_OVERHEAD_BYTES as u64;
+                if let Some(sink) = self.sinks.get_mut(&sink) {
+                    sink.charged_bytes += charge;
                 }
             }
         }

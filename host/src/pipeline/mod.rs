@@ -7,6 +7,7 @@ mod chain;
 pub mod deliver;
 mod effects;
 mod left;
+pub mod letters;
 mod route;
 mod series;
 mod submit;
@@ -20,8 +21,9 @@ mod work;
 pub use chain::Slot;
 pub use submit::{Pipeline, Surroundings};
 
-use crate::batch::{IdentityKeys, Signal};
-use crate::tenants::{Caller, Taken};
+use crate::batch::{IdentityKeys, Signal, TenantId};
+use crate::net::backoff;
+use crate::tenants::{Caller, Limited, OverQuota, Taken};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::thread::available_parallelism;
@@ -91,14 +93,41 @@ pub enum Refusal {
     /// No room, or no time before the deadline.
     #[error("busy: come back in {after:?}")]
     Busy { after: Duration },
+    /// All that it holds is of tenants that have taken what they may. `may` says that of one of them.
+    #[error("over quota: tenant `{tenant}` {may}: come back in {after:?}")]
+    OverQuota { tenant: TenantId, may: String, after: Duration },
     /// The journal has no place for it, or its disk fails.
     #[error("the disk is full: come back in {after:?}")]
     DiskFull { after: Duration },
+    /// A sink that nothing may expire of is behind.
+    #[error("an essential sink is behind: come back in {after:?}")]
+    Behind { after: Duration },
     /// A plugin that cannot be called.
     #[error("plugin `{name}` cannot be called: come back in {after:?}")]
     Plugin { name: String, after: Duration },
     #[error("stopping: come back in {after:?}")]
     Stopping { after: Duration },
+}
+
+impl Refusal {
+    /// The refusal of a tenant that is over its quota; `come_back` as in the settings.
+    ///
+    /// It may come again when it has paid back what it owes, and a little later, longer after a longer wait: many of its
+    /// senders wait for the same moment. Of the journal nobody knows when.
+    pub fn over_quota(over: OverQuota, come_back: (Duration, Duration)) -> Refusal {
+        let OverQuota { tenant, limited, limit, wait } = over;
+        let (least, most) = come_back;
+        let (may, after) = match limited {
+            Limited::Bytes => (format!("may send {limit} bytes a second"), None),
+            Limited::Records => (format!("may send {limit} records a second"), None),
+            Limited::Journal => (
+                format!("may hold {limit} bytes of the journal until its sinks take them"),
+                Some(backoff::drawn(least, most)),
+            ),
+        };
+        let after = after.unwrap_or_else(|| wait + backoff::drawn(Duration::ZERO, least + wait / 2));
+        Refusal::OverQuota { tenant, may, after }
+    }
 }
 
 /// What the sender is told: accepted, and what was left out for good.

@@ -117,6 +117,9 @@ fn explain(reason: &Reason) -> String {
         "too_many_tenants" => "there are too many tenants",
         "too_many_projects" => "their tenant has too many projects",
         "record_too_large" => "larger than a record may be",
+        "quota_bytes" => "their tenant sends more bytes than its quota",
+        "quota_records" => "their tenant sends more records than its quota",
+        "quota_journal" => "their tenant holds its share of the journal",
         other => {
             return match other.split_once(':') {
                 Some(("plugin", name)) => format!("plugin `{name}` failed on them"),

@@ -12,10 +12,11 @@ use super::tally::Tally;
 use crate::batch::{Batch, Malformed, Piece, Request, Signal, TenantId, Written};
 use crate::journal::FramePart;
 use crate::sandbox::Plugin;
-use crate::tenants::{Caller, Part};
+use crate::tenants::{Caller, OverQuota, Part, Terms};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// A piece: what one plugin call reads. Small enough that a call's limits hold for it, large enough that the call
 /// itself costs nothing.
@@ -64,6 +65,8 @@ pub(super) struct Made {
     pub(super) left: Leavings,
     /// Records of batches whose plugin cannot be called, and the first such plugin.
     pub(super) uncallable: Option<String>,
+    /// A tenant whose records were left out by its quota.
+    pub(super) over_quota: Option<OverQuota>,
 }
 
 /// A batch between two pieces.
@@ -85,7 +88,12 @@ impl Work {
     ) -> Result<Work, Malformed> {
         let request = Request::check(signal, body)?;
         let body = request.bytes.clone();
-        let admitted = shared.tenants.admit(request, caller, shared.settings.record_bytes_max);
+        let terms = Terms {
+            record_bytes_max: shared.settings.record_bytes_max,
+            now: Instant::now(),
+            held_bytes: &|tenant| shared.journal.ledger.held_bytes(tenant),
+        };
+        let admitted = shared.tenants.admit(request, caller, &terms);
         let tally = Tally::open(&shared.journal.ledger, signal, &admitted);
         let left = Leavings::new(body.len());
         Ok(Work {
@@ -94,7 +102,7 @@ impl Work {
             body,
             waiting: admitted.parts.into(),
             at: None,
-            made: Made { tally, parts: Vec::new(), left, uncallable: None },
+            made: Made { tally, parts: Vec::new(), left, uncallable: None, over_quota: admitted.over_quota },
         })
     }
 

@@ -153,7 +153,9 @@ impl No {
             No::Late { after } => Some(*after),
             No::Refused(
                 Refusal::Busy { after }
+                | Refusal::OverQuota { after, .. }
                 | Refusal::DiskFull { after }
+                | Refusal::Behind { after }
                 | Refusal::Plugin { after, .. }
                 | Refusal::Stopping { after },
             ) => Some(*after),
@@ -170,7 +172,10 @@ fn refusal_statuses(refusal: &Refusal) -> (u32, StatusCode, &'static str) {
         // Without RetryInfo it is final.
         Refusal::TooLarge { .. } => (code::RESOURCE_EXHAUSTED, StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         Refusal::Busy { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        // With RetryInfo it may come again.
+        Refusal::OverQuota { .. } => (code::RESOURCE_EXHAUSTED, StatusCode::TOO_MANY_REQUESTS, "over_quota"),
         Refusal::DiskFull { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
+        Refusal::Behind { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "sink_behind"),
         Refusal::Plugin { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "plugin"),
         Refusal::Stopping { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }

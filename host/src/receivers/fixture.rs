@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::batch::{IdentityKeys, TenantId};
-use crate::tenants::{Credential, Names, Proof, Rights, Settings as TenantSettings, Who};
+use crate::tenants::{Credential, Names, Proof, QuotaSettings, Rights, Settings as TenantSettings, Who};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sha2::{Digest, Sha256};
@@ -129,7 +129,14 @@ pub(super) fn tenants(room_bytes: usize) -> TenantSettings {
         ticket_key: None,
         is_open: false,
         room_bytes,
+        quotas: QuotaSettings::default(),
     }
+}
+
+/// A refusal of a tenant that sent too much.
+pub(super) fn over_quota(after: Duration) -> Refusal {
+    let may = "may send 10 records a second".into();
+    Refusal::OverQuota { tenant: TenantId::new("acme").unwrap(), may, after }
 }
 
 pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {

@@ -199,8 +199,11 @@ where
         if caller.rights.send { Ok(caller) } else { Err(No::Refused(Refusal::Forbidden)) }
     }
 
-    /// Room for one request, with what each of them costs; its body grows into that.
+    /// Room for one request, with what each of them costs; its body grows into that. None for who is over its quota.
     fn open_room(&self, caller: &Caller) -> Result<Taken, No> {
+        if let Some(over) = self.tenants.over_quota(caller, Instant::now()) {
+            return Err(No::Refused(Refusal::over_quota(over, COME_BACK)));
+        }
         let mut room = self.tenants.open_room(caller);
         let taken = room.grow_ahead(REQUEST_BYTES_MIN);
         taken.map_err(|full| body_answer(BodyFault::Room(full), self.settings.body_bytes_max))?;
@@ -275,7 +278,7 @@ mod tests {
     use super::*;
     use crate::batch::{Request as OtlpRequest, TenantId};
     use crate::net::authority::Authority;
-    use crate::tenants::{Credential, Names, Proof, Rights, Who};
+    use crate::tenants::{Credential, Names, Proof, Rights, Terms, Who};
     use rustls::pki_types::ServerName;
     use sha2::{Digest, Sha256};
     use tokio::net::TcpStream;
@@ -330,6 +333,45 @@ mod tests {
         // Plain text on a TLS port gets no answer, and the port serves on.
         assert_eq!(post(world.grpc, LOGS, &[GRPC], b"").await.status, 0);
         assert_eq!(post(world.http, "/v1/logs", &[], b"").await.status, 0);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_over_its_quota_is_told_before_its_body_is_read_and_an_agent_is_not() {
+        let mut settings = tenants(64 << 20);
+        settings.quotas.default.records = Some(1);
+        settings.credentials.push(Credential {
+            proof: Proof::of_token("agent"),
+            who: Who::SpeaksFor { tenants: Names::All },
+            rights: Rights { send: true, read: false, admin: false },
+        });
+        let taking = |_| async { Ok(Receipt::default()) };
+        let world = World::start_with(small(), settings, taking).await;
+        let records = ["{}"; 110].join(",");
+        let json = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#);
+        let body = json::to_protobuf(&json::schema::LOGS, json.as_bytes(), 10_000).unwrap();
+        let sent = OtlpRequest::check(Signal::Logs, body.into()).unwrap();
+        let caller = world.tenants.authenticate(Some(SENDER), None).unwrap();
+        let terms = Terms { record_bytes_max: 100, now: Instant::now(), held_bytes: &|_| 0 };
+        assert_eq!(world.tenants.admit(sent, &caller, &terms).parts.len(), 1);
+
+        // Nothing follows.
+        let head = "POST /v1/logs HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nauthorization: Bearer sender\r\ncontent-length: 1000\r\n\r\n";
+        let answer = raw(world.http, head.as_bytes()).await;
+        let seconds = answer.header("retry-after").map(|text| text.parse::<u64>().unwrap());
+        assert_eq!(answer.status, 429);
+        assert!(seconds.is_some_and(|seconds| (50..=152).contains(&seconds)), "{answer:?}");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.starts_with("over quota: tenant `acme` may send 1 records a second: come back in "));
+        let answer = Http2::connect(world.grpc).await.post(LOGS, &[GRPC, TOKEN], framed(0, b"")).await;
+        assert_eq!(answer.header("grpc-status"), Some("8"));
+        assert!(answer.header("grpc-status-details-bin").is_some(), "without RetryInfo it were final");
+        assert_eq!((world.handed(), world.tenants.room().peak_bytes()), (vec![], 0));
+        let labels = vec![("tenant", "acme".to_owned()), ("quota", "records".to_owned())];
+        assert_eq!(world.metrics.admit_over_quota.get_or_create(&labels).get(), 2);
+
+        let agent = ("authorization", "Bearer agent");
+        let answer = Http2::connect(world.grpc).await.post(LOGS, &[GRPC, agent], framed(0, b"")).await;
+        assert_eq!(answer.header("grpc-status"), Some("0"));
     }
 
     /// A pipeline that walks what it gets, as the real one begins.

@@ -24,6 +24,9 @@ pub struct Metrics {
     pub admit_overwritten: Family<Labels, Counter>,
     /// Strings that were not UTF-8 and were mended, by `tenant`.
     pub admit_mended: Family<Labels, Counter>,
+    /// Requests of which a part or all was refused since its tenant is over its quota, by `tenant`, `quota` (bytes,
+    /// records, journal).
+    pub admit_over_quota: Family<Labels, Counter>,
     /// Room taken now, in bytes.
     pub admit_room_used: Gauge,
     /// Calls of plugins, by `plugin`, `result` (ok, error, fault, trap, time, memory, output, work, load).
@@ -52,6 +55,13 @@ pub struct Metrics {
     pub deliver_attempts: Family<Labels, Counter>,
     /// Records that a sink had already when they came again, by `sink`; they count as delivered.
     pub deliver_presumed: Family<Labels, Counter>,
+    /// Records of dead letters that had to go, by `reason` (room, age).
+    pub deliver_letters_expired: Family<Labels, Counter>,
+    /// Refused records that could not be kept as dead letters, by `sink`, `reason` (disk_full, disk_failed, too_large,
+    /// late, stopping).
+    pub deliver_letters_unkept: Family<Labels, Counter>,
+    /// Ranges of bytes of the dead letters' files that are damaged, and were skipped.
+    pub deliver_letters_damaged: Counter,
     /// Viewers of tails that are connected.
     pub deliver_viewers: Gauge,
     /// Records that viewers were told of as a gap, by `reason`.
@@ -93,6 +103,11 @@ impl Metrics {
                 &mut registry,
                 "admit_mended_strings",
                 "Strings that were not UTF-8 and were mended",
+            ),
+            admit_over_quota: register(
+                &mut registry,
+                "admit_over_quota_requests",
+                "Requests of which a part or all was refused by a quota",
             ),
             admit_room_used: register(&mut registry, "admit_room_used_bytes", "Room taken now"),
             process_calls: register(&mut registry, "process_calls", "Calls of plugins by result"),
@@ -147,6 +162,21 @@ impl Metrics {
                 &mut registry,
                 "deliver_presumed_records",
                 "Records that a sink had already when they came again",
+            ),
+            deliver_letters_expired: register(
+                &mut registry,
+                "deliver_letters_expired_records",
+                "Records of dead letters that had to go",
+            ),
+            deliver_letters_unkept: register(
+                &mut registry,
+                "deliver_letters_unkept_records",
+                "Refused records that could not be kept as dead letters",
+            ),
+            deliver_letters_damaged: register(
+                &mut registry,
+                "deliver_letters_damaged_ranges",
+                "Ranges of bytes of the dead letters' files that are damaged, and were skipped",
             ),
             deliver_viewers: register(
                 &mut registry,

@@ -1,18 +1,20 @@
-//! Whose it is: credentials, quota, room.
+//! Whose it is: credentials, quotas, room.
 //!
 //! Identity is decided here, once, from the credential; afterwards it travels beside the bytes and is never read
 //! from attributes again.
 
 mod admit;
 mod credentials;
+mod quota;
 mod room;
 mod seen;
 mod table;
 mod tickets;
 mod token_file;
 
-pub use admit::{Admitted, Part, RefusedPart};
+pub use admit::{Admitted, Part, RefusedPart, Terms};
 pub use credentials::{Caller, Credential, Names, Proof, Rights, Unauthenticated, Who};
+pub use quota::{Limited, OverQuota, Quota, QuotaSettings};
 pub use room::{Full, Room, Taken};
 pub use tickets::{TICKET_SECONDS_MAX, Ticket, sign};
 
@@ -21,6 +23,7 @@ use crate::telemetry::{Metrics, Secret};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
+use tokio::time::Instant;
 
 /// Who may send, read and administer; how identity is written.
 #[derive(Clone, Debug)]
@@ -37,9 +40,11 @@ pub struct Settings {
     pub is_open: bool,
     /// Bytes of all requests at work; what the journal keeps is beside it.
     pub room_bytes: usize,
+    /// What each tenant may send and keep.
+    pub quotas: QuotaSettings,
 }
 
-/// The table of credentials, and the room.
+/// The table of credentials, the room, and what tenants have taken of their quotas.
 #[derive(Debug)]
 pub struct Tenants {
     keys: IdentityKeys,
@@ -49,6 +54,7 @@ pub struct Tenants {
     /// Who everybody is where no token is asked.
     open: Option<Arc<Caller>>,
     room: Arc<Room>,
+    quotas: quota::Quotas,
     seen: seen::Seen,
     metrics: Metrics,
 }
@@ -61,6 +67,8 @@ impl Tenants {
                 "the key of the tickets must have 32 characters or more: `openssl rand -base64 32`".into()
             );
         }
+        // The configuration names them, also those that others speak for.
+        settings.quotas.tenants.keys().for_each(|tenant| metrics.tenant_labels.give(tenant.as_str()));
         Ok(Arc::new(Tenants {
             keys: settings.attributes,
             is_stamping: settings.stamp,
@@ -68,6 +76,7 @@ impl Tenants {
             ticket_key: settings.ticket_key,
             open: settings.is_open.then(|| Arc::new(Caller::local())),
             room: Arc::new(Room::new(settings.room_bytes, metrics.admit_room_used.clone())),
+            quotas: quota::Quotas::new(settings.quotas),
             seen: seen::Seen::default(),
             metrics,
         }))
@@ -112,6 +121,23 @@ impl Tenants {
         self.room.open(caller)
     }
 
+    /// Whether a request of this caller would be refused whatever is in it: its tenant has sent what it may, or held its
+    /// share of the journal a moment ago. Asked before the body is read, so that who floods costs next to nothing; such requests are counted, and
+    /// their records, which nobody knows, are not.
+    pub fn over_quota(&self, caller: &Caller, now: Instant) -> Option<OverQuota> {
+        let Who::Tenant { tenant, .. } = &caller.who else { return None };
+        let over = self.quotas.over(tenant, now)?;
+        self.metrics.tenant_labels.give(tenant.as_str());
+        self.count_over(&over);
+        Some(over)
+    }
+
+    fn count_over(&self, over: &OverQuota) {
+        let tenant = self.metrics.tenant_labels.of(over.tenant.as_str()).to_owned();
+        let labels = vec![("tenant", tenant), ("quota", over.limited.name().to_owned())];
+        self.metrics.admit_over_quota.get_or_create(&labels).inc();
+    }
+
     /// The account of the room.
     pub fn room(&self) -> &Arc<Room> {
         &self.room
@@ -146,6 +172,7 @@ mod tests {
             ticket_key: None,
             is_open: false,
             room_bytes: 1000,
+            quotas: QuotaSettings::default(),
         }
     }
 

@@ -112,7 +112,7 @@ async fn a_wrong_password_is_told_where_operators_look_and_nowhere_shown() {
     let ferret = FerretDb::start(Entrance::Scram).await;
     let uri = ferret.uri.replace(":secret@", ":hunter2@");
     let wrong = configuration(&uri, "").replace("{ uri", "{ database: trommel, uri");
-    let wrong = wrong.replace("type: streams,", "type: streams, retry_for: 1s,");
+    let wrong = wrong.replace("type: streams,", "type: streams, journal: { age: 1s },");
     let world = World::start(&wrong).await;
     send(&world, logs(&[("project.id", "shop")], &["1", "2"])).await;
     eventually("they are too old", || async { ledger(&world, "expired", "streams").await == 2.0 }).await;

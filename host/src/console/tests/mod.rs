@@ -77,6 +77,7 @@ async fn world(shape: Shape) -> World {
         ticket_key: (!shape.is_without_key).then(|| Secret::new(TICKET_KEY)),
         is_open: shape.is_open,
         room_bytes: 1 << 20,
+        quotas: crate::tenants::QuotaSettings::default(),
     };
     let tenants = Tenants::open(settings, metrics.clone()).unwrap();
     let streams = streams(&folder, &metrics);
@@ -89,6 +90,7 @@ async fn world(shape: Shape) -> World {
         ledger: Arc::new(|| json!([{ "tenant": "acme", "unaccounted": 0 }])),
         plugins: Arc::new(|| json!([{ "name": "redact", "state": "active" }])),
         alerts: Arc::new(|| json!([{ "tenant": "acme", "title": "it burns" }])),
+        letters: None,
         not_ready: {
             let list = not_ready.clone();
             Arc::new(move || list.lock().unwrap().clone())

@@ -26,6 +26,8 @@ async fn every_route_asks_for_its_right() {
         "/v1/plugins",
         "/v1/ledger",
         "/v1/alerts",
+        "/v1/dead-letters",
+        "/v1/dead-letters/1-52",
         "/v1/streams",
         "/v1/tenants/acme/projects/shop/logs",
         "/v1/tenants/acme/projects/blog/logs",
@@ -50,6 +52,8 @@ async fn every_route_asks_for_its_right() {
         /v1/plugins 401 401 403 403 403 403 403 200
         /v1/ledger 401 401 403 403 403 403 403 200
         /v1/alerts 401 401 403 403 403 403 403 200
+        /v1/dead-letters 401 401 403 403 403 403 403 501
+        /v1/dead-letters/1-52 401 401 403 403 403 403 403 501
         /v1/streams 401 401 200 200 403 403 200 403
         /v1/tenants/acme/projects/shop/logs 401 401 200 200 404 404 200 404
         /v1/tenants/acme/projects/blog/logs 401 401 200 404 404 404 200 404
@@ -59,6 +63,52 @@ async fn every_route_asks_for_its_right() {
         /v1/nothing 404 404 404 404 404 404 404 404
     "#]]
     .assert_eq(&matrix);
+}
+
+#[tokio::test]
+async fn dead_letters_are_sent_again_and_dropped_by_administrators_alone() {
+    let world = world(Shape { is_loopback_admin: true, ..Shape::default() }).await;
+    let json = "\ncontent-type: application/json\n\n";
+    let cases = [
+        ("\nhost: collector.example", "{\"all\":true}", 401),
+        ("\nhost: collector.example\nauthorization: Bearer acme-reads-all", "{\"all\":true}", 403),
+        ("\nhost: collector.example\nauthorization: Bearer acme-sends", "{\"ids\":[\"1-52\"]}", 403),
+        ("\nhost: collector.example\nauthorization: Bearer administrator", "{\"ids\":[\"1-52\"]}", 501),
+        ("\nhost: localhost", "{\"all\":true,\"sink\":\"a\",\"tenant\":\"b\"}", 501),
+        ("\nhost: localhost", "{\"all\":true,\"after\":\"1-52\",\"until\":\"1-99\"}", 501),
+        ("\nhost: localhost", "{}", 400),
+        ("\nhost: localhost", "{\"all\":false}", 400),
+        ("\nhost: localhost", "{\"all\":true,\"ids\":[\"1-52\"]}", 400),
+        ("\nhost: localhost", "{\"ids\":[\"1-52\"],\"sink\":\"a\"}", 400),
+        ("\nhost: localhost", "{\"ids\":[\"1\"]}", 400),
+        ("\nhost: localhost", "{\"ids\":[],\"sinks\":\"a\"}", 400),
+        ("\nhost: localhost", "{\"all\":true,\"sinks\":\"a\"}", 400),
+    ];
+    for path in ["/v1/dead-letters/replay", "/v1/dead-letters/drop"] {
+        for (head, body, status) in cases {
+            let (found, _, answer) = world.ask(&format!("POST {path}{head}{json}{body}")).await;
+            assert_eq!(found, status, "{path} {head} {body}: {answer}");
+        }
+        let many = format!("{{\"ids\":[{}]}}", vec!["\"1-52\""; 1_001].join(","));
+        assert_eq!(world.ask(&format!("POST {path}\nhost: localhost{json}{many}")).await.0, 400);
+        // A form on another page can send this, and nobody would be asked.
+        let form = format!("POST {path}\nhost: localhost\ncontent-type: text/plain\n\n{{\"all\":true}}");
+        assert_eq!(world.ask(&form).await.0, 400);
+        assert_eq!(world.ask(&format!("GET {path}\nhost: localhost")).await.0, 405);
+    }
+    for (query, status) in [
+        ("limit=1001", 400),
+        ("limit=0", 400),
+        ("after=x", 400),
+        ("sinks=a", 400),
+        ("sink=a&tenant=b&after=1-2", 501),
+    ] {
+        assert_eq!(
+            world.ask(&format!("GET /v1/dead-letters?{query}\nhost: localhost")).await.0,
+            status,
+            "{query}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ pub struct SinkTable {
     pub delivered: u64,
     pub rejected: BTreeMap<String, u64>,
     pub unsupported: u64,
+    pub dead_lettered: BTreeMap<String, u64>,
     pub expired: BTreeMap<String, u64>,
     pub in_flight: i64,
 }
@@ -133,6 +134,7 @@ impl SinkTable {
             - signed(self.delivered)
             - sum(&self.rejected)
             - signed(self.unsupported)
+            - sum(&self.dead_lettered)
             - sum(&self.expired)
             - self.in_flight
     }
@@ -142,6 +144,7 @@ impl SinkTable {
         self.delivered += other.delivered;
         join(&mut self.rejected, &other.rejected);
         self.unsupported += other.unsupported;
+        join(&mut self.dead_lettered, &other.dead_lettered);
         join(&mut self.expired, &other.expired);
         self.in_flight += other.in_flight;
     }
@@ -189,6 +192,7 @@ fn sink_line(sink: &SinkAccount) -> SinkTable {
         delivered: sink.delivered,
         rejected: named(&sink.rejected),
         unsupported: sink.unsupported,
+        dead_lettered: named(&sink.dead_lettered),
         expired: named(&sink.expired),
         in_flight: sink.in_flight,
     }
@@ -280,9 +284,14 @@ const SHOWN: &[Shown] = &[
         by_sink(l, |sink| signed(sink.committed))
     }),
     counter("delivered", "Records that a sink took", |l| by_sink(l, |sink| signed(sink.delivered))),
-    counter("rejected", "Records that a sink refused for good", |l| {
+    counter("rejected", "Records that a sink refused for good, and that are gone", |l| {
         by_sink_and_reason(l, |sink| &sink.rejected)
     }),
+    counter(
+        "dead_lettered",
+        "Records that a sink refused for good, and that are kept as dead letters",
+        |l| by_sink_and_reason(l, |sink| &sink.dead_lettered),
+    ),
     counter("unsupported", "Records that a sink has no form for", |l| {
         by_sink(l, |sink| signed(sink.unsupported))
     }),

@@ -28,8 +28,7 @@ struct Small {
 }
 
 fn start(disk: &Faulty) -> World {
-    let sinks = ["a".to_owned(), "b".to_owned()];
-    open_with(disk, FILES, LIMITS, &sinks, 1_000)
+    open(disk, LIMITS, &["a", "b"], 1_000)
 }
 
 impl Small {

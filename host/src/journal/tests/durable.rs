@@ -10,15 +10,18 @@ pub(super) const LIMITS: Limits =
     Limits { bytes_max: 1 << 30, age_max: Duration::from_secs(3600), memory_bytes_max: 1 << 20 };
 
 pub(super) fn open(disk: &Faulty, limits: Limits, sinks: &[&str], now_ms: u64) -> World {
-    let names: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
-    open_with(disk, FILES, limits, &names, now_ms)
+    open_with(disk, FILES, limits, &named(sinks), now_ms)
+}
+
+pub(super) fn named(sinks: &[&str]) -> Vec<SinkSettings> {
+    sinks.iter().map(|name| SinkSettings::from((*name).to_owned())).collect()
 }
 
 pub(super) fn open_with(
     disk: &Faulty,
     files: disk::Settings,
     limits: Limits,
-    names: &[String],
+    sinks: &[SinkSettings],
     now_ms: u64,
 ) -> World {
     let now_ms = Arc::new(AtomicU64::new(now_ms));
@@ -28,7 +31,7 @@ pub(super) fn open_with(
     };
     let metrics = Metrics::new();
     let disk = Disk::Faulty(disk.clone());
-    let journal = Journal::open_on(disk, files, limits, names, clock, &metrics).unwrap();
+    let journal = Journal::open_on(disk, files, limits, sinks, clock, &metrics).unwrap();
     World { journal, now_ms, metrics }
 }
 
@@ -36,10 +39,9 @@ pub(super) fn open_with(
 pub(super) fn world(bytes_max: usize, sinks: &[&str]) -> World {
     let limits = Limits { bytes_max: bytes_max as u64, ..LIMITS };
     let disk = Faulty::new(1);
-    let names: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     // As large as a real one: what is expected of it is about the shares.
     let files = disk::Settings::default();
-    open_with(&disk, files, limits, &names, 1_000)
+    open_with(&disk, files, limits, &named(sinks), 1_000)
 }
 
 impl World {
@@ -230,7 +232,7 @@ async fn a_full_disk_refuses_goes_on_delivering_and_recovers() {
 async fn a_segment_that_filled_the_disk_is_removed_once_it_was_delivered() {
     let disk = Faulty::new(1);
     let files = disk::Settings { segment_bytes: 1 << 30, ..FILES };
-    let world = open_with(&disk, files, LIMITS, &["a".to_owned()], 1_000);
+    let world = open_with(&disk, files, LIMITS, &named(&["a"]), 1_000);
     disk.set_capacity(200_000);
     let mut taken = 0;
     // An entry does not fit; marks would, behind it.

@@ -3,6 +3,7 @@
 mod crashes;
 mod damage;
 mod durable;
+mod shares;
 
 use super::*;
 use crate::batch::{Entry, ProjectId, Signal, Stream, TenantId};
@@ -127,7 +128,7 @@ async fn a_sink_that_is_behind_expires_its_own_and_no_other_notices() {
                 let done = Done::delivered(in_flight.entry.records);
                 in_flight.finish(&done);
             }
-            assert!(world.journal.charged_bytes(FIRST) <= world.journal.share_bytes());
+            assert!(world.journal.charged_bytes(FIRST) <= world.journal.share_bytes(FIRST));
             world.table();
         }
         let line = world.table().line("t", Signal::Logs);
@@ -417,9 +418,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn every_line_adds_up_whatever_happens(steps in steps()) {
+    fn every_line_adds_up_whatever_happens(steps in steps(), is_on_disk in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let world = world(2 * 5_000, &["a", "b"]);
+        let open = if is_on_disk { durable::world } else { world };
+        let world = open(2 * 5_000, &["a", "b"]);
         let mut pending: Vec<Pending> = Vec::new();
         let mut in_flight: Vec<InFlight> = Vec::new();
         for step in steps {
@@ -460,13 +462,17 @@ proptest! {
                     let records = u64::from(last.entry.records);
                     let delivered = u64::from(delivered).min(records);
                     let unsupported = u64::from(unsupported).min(records - delivered);
-                    let rejected = [("refused".into(), records - delivered - unsupported)].into();
-                    last.finish(&Done { delivered, unsupported, rejected, ..Done::default() });
+                    let refused = records - delivered - unsupported;
+                    let rejected = [("refused".into(), refused / 2)].into();
+                    let dead_lettered = [("refused".into(), refused - refused / 2)].into();
+                    let done = Done { delivered, unsupported, rejected, dead_lettered, ..Done::default() };
+                    last.finish(&done);
                 }
                 Step::GoBack => in_flight.clear(),
                 Step::ExpireRest(sink) => _ = world.journal.expire_rest(SinkId(sink), "stopped"),
             }
             prop_assert_eq!(world.journal.ledger.snapshot().unaccounted(), []);
+            world.charges_agree(&["t0", "t1", "t2"], &[FIRST, SECOND]);
         }
         drop((pending, in_flight));
         for sink in [FIRST, SECOND] {
@@ -489,7 +495,12 @@ fn noting(notes: &Arc<std::sync::Mutex<Vec<u64>>>) -> Option<After> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn frames_take_effect_in_commit_order() {
-    let world = Arc::new(world(1 << 20, &["a"]));
+    for world in both(1 << 20, &["a"]) {
+        take_effect_in_commit_order(Arc::new(world)).await;
+    }
+}
+
+async fn take_effect_in_commit_order(world: Arc<World>) {
     let notes = Arc::default();
     let mut committers = tokio::task::JoinSet::new();
     for _ in 0..8 {

@@ -1,7 +1,9 @@
 //! Requests on their way to the journal, without a plugin that is loaded.
 
 mod effects;
+mod letters;
 mod plugins;
+mod quotas;
 
 use super::*;
 use crate::alerts::{self, Alerts};
@@ -60,6 +62,16 @@ fn world_with(
     workers: usize,
     clock: journal::Clock,
 ) -> World {
+    world_of(pipelines, slots, sinks, (workers, clock), tenants::QuotaSettings::default())
+}
+
+fn world_of(
+    pipelines: Vec<PipelineSettings>,
+    slots: &[Slot],
+    sinks: &[&str],
+    (workers, clock): (usize, journal::Clock),
+    quotas: tenants::QuotaSettings,
+) -> World {
     let metrics = Metrics::new();
     let settings = tenants::Settings {
         attributes: keys(),
@@ -69,6 +81,7 @@ fn world_with(
         ticket_key: None,
         is_open: false,
         room_bytes: 64 << 20,
+        quotas,
     };
     let tenants = Tenants::open(settings, metrics.clone()).unwrap();
     let sinks: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
@@ -431,6 +444,7 @@ fn a_pipeline_names_only_what_is_there() {
             ticket_key: None,
             is_open: true,
             room_bytes: 1 << 20,
+            quotas: tenants::QuotaSettings::default(),
         };
         let tenants = Tenants::open(settings, metrics.clone()).unwrap();
         let sinks = vec!["a".to_owned()];

@@ -1,6 +1,10 @@
 //! The command line. Exit codes: 0 stopped as asked, 1 failed while running, 2 the command line or the configuration is
 //! wrong.
 
+mod ask;
+mod ledger;
+mod letters;
+
 use crate::app::{self, App, StartError};
 use crate::config::Config;
 use crate::sandbox::{Manifest, Sandbox};
@@ -37,6 +41,17 @@ enum Command {
     /// Looks at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Prints where every record of a running collector went. Ends with 1 if a line does not add up.
+    Ledger {
+        #[command(flatten)]
+        console: ask::Console,
+        /// As the console answers it.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What the sinks of a running collector refused for good.
+    #[command(subcommand)]
+    DeadLetters(letters::Command),
 }
 
 #[derive(Subcommand)]
@@ -63,6 +78,8 @@ pub fn main() -> ExitCode {
         Command::Run { config, demo } => run(config.as_deref(), demo),
         Command::Check { file } => check(&file),
         Command::Plugin(PluginCommand::Inspect { file }) => inspect(&file),
+        Command::DeadLetters(command) => letters::run(&command),
+        Command::Ledger { console, json } => ledger::print(&console, json),
     })
 }
 
