@@ -141,7 +141,7 @@ impl App {
         };
         let tenants = Tenants::open(config.tenants.clone(), metrics.clone()).map_err(anyhow::Error::msg)?;
         let names: Vec<String> = config.sinks.iter().map(|(name, _)| name.clone()).collect();
-        let journal = open_journal(&config, &names, &metrics).await?;
+        let journal = open_journal(&config, &metrics).await?;
         let alerts = Alerts::open(config.alerts.clone(), metrics.clone()).map_err(anyhow::Error::msg);
         let alerts = alerts.context("alerts")?;
         let streams = open_streams(&config, &metrics)?;
@@ -388,7 +388,10 @@ impl App {
             tenants,
             streams: streams.clone(),
             metrics: metrics.clone(),
-            ledger: Arc::new(move || serde_json::to_value(journal.ledger.snapshot()).unwrap_or_default()),
+            ledger: Arc::new(move || {
+                let table = journal.ledger.snapshot();
+                serde_json::json!({ "lines": table.lines, "unaccounted": table.unaccounted() })
+            }),
             plugins: Arc::new(move || plugins.shown()),
             alerts: Arc::new(move || alerts.shown()),
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
@@ -443,9 +446,9 @@ async fn bind_console(
     Ok((socket, tls))
 }
 
-async fn open_journal(config: &Config, names: &[String], metrics: &Metrics) -> Result<Arc<Journal>> {
-    let (settings, names, metrics) = (config.journal.clone(), names.to_vec(), metrics.clone());
-    let open = move || Journal::open(&settings, &names, journal::system_clock(), &metrics);
+async fn open_journal(config: &Config, metrics: &Metrics) -> Result<Arc<Journal>> {
+    let (settings, kept, metrics) = (config.journal.clone(), config.kept.clone(), metrics.clone());
+    let open = move || Journal::open(&settings, &kept, journal::system_clock(), &metrics);
     // It reads what a process before left.
     tokio::task::spawn_blocking(open).await?.context("journal")
 }

@@ -14,6 +14,7 @@ pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
     ports_differ(root, config);
     open_means_loopback(root, config);
     largest_body_fits(root, config);
+    shares_fit(root, config);
     for (number, placed) in pipelines.iter().enumerate() {
         let fault = |key: &str, wrong: String, right: String| {
             root.reader.fault(placed.at, &format!("pipelines[{number}].{key}"), wrong, right);
@@ -114,6 +115,17 @@ fn largest_body_fits(root: &Table<'_>, config: &Config) {
         let room = needed.saturating_mul(8).div_ceil(3 << 20);
         let right = format!("memory.room of at least {room} MiB, or a smaller receivers.otlp.body_max");
         root.fault("memory", "half of the room beside the journal is less than 3 × the largest body", right);
+    }
+}
+
+/// Who has no share of its own has an equal part of what is left.
+fn shares_fit(root: &Table<'_>, config: &Config) {
+    let Some(bytes_max) = config.journal.bytes_max() else { return };
+    let taken = config.kept.iter().filter_map(|sink| sink.bytes_max).fold(0, u64::saturating_add);
+    let is_all_named = config.kept.iter().all(|sink| sink.bytes_max.is_some());
+    if taken > bytes_max || (taken == bytes_max && !is_all_named) {
+        let wrong = "the shares that sinks name under `journal.max` leave nothing for the others";
+        root.fault("journal", wrong, format!("a sum below {bytes_max} bytes, or a larger journal.max"));
     }
 }
 

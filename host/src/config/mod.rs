@@ -40,6 +40,8 @@ pub struct Config {
     pub sinks: Vec<(String, crate::sinks::Settings)>,
     /// How each of `sinks` is served, in their order.
     pub deliver: Vec<pipeline::deliver::Settings>,
+    /// What the journal keeps for each of `sinks`, in their order.
+    pub kept: Vec<journal::SinkSettings>,
     pub journal: journal::Settings,
     pub alerts: crate::alerts::Settings,
     /// Records larger than this are refused before any plugin sees them.
@@ -57,6 +59,8 @@ const ROOM_BYTES: usize = 512 << 20;
 const RECORD_BYTES_MAX: usize = 1 << 20;
 /// A night in which nobody looks at a destination that is down.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// One request, and a few segments.
+const JOURNAL_BYTES_MIN: u64 = 64 << 20;
 const KEYS: [&str; 11] = [
     "data",
     "receivers",
@@ -139,7 +143,6 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let placed = pipelines::read(&table);
     let keys = identity.as_ref().map(|identity| identity.attributes.clone()).unwrap_or_else(identity::keys);
     let sinks = table.table("sinks").map(|sinks| sinks::read(sinks, &data, &keys)).unwrap_or_default();
-    let (sinks, deliver) = sinks.into_iter().unzip();
     let journal = read_journal(&table, &data, room_bytes);
     let journal_bytes = match journal {
         journal::Settings::Memory { bytes_max } => bytes_max,
@@ -153,8 +156,9 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         console: ports::read_console(table.table("console")),
         plugins,
         alerts,
-        sinks,
-        deliver,
+        deliver: sinks.iter().map(|sink| sink.served).collect(),
+        kept: sinks.iter().map(|sink| sink.kept.clone()).collect(),
+        sinks: sinks.into_iter().map(|sink| (sink.kept.name, sink.settings)).collect(),
         journal,
         tenants: tenants::Settings {
             quotas,
@@ -196,33 +200,35 @@ fn read_memory(table: &read::Table<'_>) -> (usize, usize) {
 
 fn read_journal(table: &read::Table<'_>, data: &Path, room_bytes: usize) -> journal::Settings {
     let usual = room_bytes / 4;
-    let Some(journal) = table.table("journal") else { return journal::Settings::Memory { bytes_max: usual } };
+    let disk = |bytes_max, age_max: Option<Duration>| journal::Settings::Disk {
+        folder: data.join("journal"),
+        bytes_max,
+        age_max: age_max.unwrap_or(JOURNAL_AGE_MAX),
+        memory_bytes_max: usual,
+    };
+    let Some(journal) = table.table("journal") else { return disk(None, None) };
     match journal.optional("kind", text).as_deref() {
-        None | Some("memory") => {}
-        Some("disk") => {
-            let disk = journal::Settings::Disk {
-                folder: data.join("journal"),
-                bytes_max: journal.optional("max", size).map(|bytes| bytes as u64),
-                age_max: journal.optional("age", duration).unwrap_or(JOURNAL_AGE_MAX),
-                memory_bytes_max: usual,
-            };
-            journal.finish(&["kind", "max", "age"]);
-            return disk;
+        Some("memory") => {
+            let bytes_max = journal.optional("max", size).unwrap_or(usual);
+            if bytes_max > room_bytes / 2 {
+                let wrong = "is more than half of `memory.room`, to which it is charged";
+                journal.fault("max", wrong, "a quarter of the room");
+            }
+            journal.finish(&["kind", "max"]);
+            return journal::Settings::Memory { bytes_max };
         }
+        None | Some("disk") => {}
         Some(other) => {
             journal.fault("kind", format!("`{}` is not known", other.escape_debug()), "disk or memory");
         }
     }
-    let bytes_max = journal.optional("max", size).unwrap_or(usual);
-    if bytes_max > room_bytes / 2 {
-        journal.fault(
-            "max",
-            "is more than half of `memory.room`, to which it is charged",
-            "a quarter of the room",
-        );
+    let bytes_max = journal.optional("max", size).map(|bytes| bytes as u64);
+    if bytes_max.is_some_and(|bytes| bytes < JOURNAL_BYTES_MIN) {
+        journal.fault("max", "is too small for files", "64MiB or more");
     }
-    journal.finish(&["kind", "max"]);
-    journal::Settings::Memory { bytes_max }
+    let settings = disk(bytes_max, journal.optional("age", duration));
+    journal.finish(&["kind", "max", "age"]);
+    settings
 }
 
 #[cfg(test)]

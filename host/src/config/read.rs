@@ -171,8 +171,7 @@ impl<'r> Table<'r> {
 }
 
 /// Keys that are decided and not built yet, wherever they stand.
-const LATER: [&str; 7] =
-    ["unknown_fields", "essential", "output", "dead_letters", "golden", "shadow", "canary"];
+const LATER: [&str; 6] = ["unknown_fields", "output", "dead_letters", "golden", "shadow", "canary"];
 
 /// How many letters differ (Levenshtein), to suggest the key that was meant.
 fn distance(a: &str, b: &str) -> usize {

@@ -2,8 +2,9 @@
 
 use super::node::{Node, Value};
 use super::ports::read_client_tls;
-use super::read::{Table, Wrong, choice, duration, flag, secret, text};
+use super::read::{Table, Wrong, choice, duration, flag, secret, size, text};
 use crate::batch::IdentityKeys;
+use crate::journal;
 use crate::pipeline::deliver;
 use crate::sinks::{Settings, otlp, remote_write};
 use crate::streams::{self, mongodb};
@@ -12,18 +13,42 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Each with its name, and how it is served. `identity` are the attributes that say whose a record is.
-pub(super) fn read(
-    table: Table<'_>,
-    data: &Path,
-    identity: &IdentityKeys,
-) -> Vec<((String, Settings), deliver::Settings)> {
+/// Keys that every sink has.
+const COMMON: [&str; 5] = ["type", "timeout", "retry_for", "essential", "journal"];
+
+/// A sink: what it is, how it is served, and what the journal keeps for it.
+pub(super) struct Read {
+    pub(super) settings: Settings,
+    pub(super) served: deliver::Settings,
+    pub(super) kept: journal::SinkSettings,
+}
+
+/// `identity` are the attributes that say whose a record is.
+pub(super) fn read(table: Table<'_>, data: &Path, identity: &IdentityKeys) -> Vec<Read> {
     let read_one = |(name, _, node): &(String, super::fault::Position, Node)| {
         let sink = table.reader.table(&table.path(name), node);
-        let served = read_served(&sink);
-        Some(((name.clone(), read_sink(sink, data, identity)?), served))
+        let (served, kept) = (read_served(&sink), read_kept(name, &sink));
+        Some(Read { settings: read_sink(sink, data, identity)?, served, kept })
     };
     table.all().iter().filter_map(read_one).collect()
+}
+
+fn read_kept(name: &str, table: &Table<'_>) -> journal::SinkSettings {
+    let mut kept = journal::SinkSettings::from(name.to_owned());
+    kept.is_essential = table.optional("essential", flag).unwrap_or(false);
+    if let Some(journal) = table.table("journal") {
+        kept.bytes_max = journal.optional("max", size).map(|bytes| bytes as u64);
+        kept.age_max = journal.optional("age", duration);
+        if kept.is_essential && kept.age_max.is_some() {
+            journal.fault("age", "does not go with `essential`: nothing of it expires", "one of the two");
+        }
+        journal.finish(&["max", "age"]);
+    }
+    kept
+}
+
+fn all_keys<'k>(own: &[&'k str]) -> Vec<&'k str> {
+    [&COMMON[..], own].concat()
 }
 
 fn read_served(table: &Table<'_>) -> deliver::Settings {
@@ -44,11 +69,11 @@ fn read_sink(table: Table<'_>, data: &Path, identity: &IdentityKeys) -> Option<S
         "remote_write" => Some(Settings::RemoteWrite(read_remote_write(table, identity))),
         "streams" => Some(Settings::Streams(read_streams(table, data))),
         "stdout" => {
-            table.finish(&["type", "timeout", "retry_for"]);
+            table.finish(&COMMON);
             Some(Settings::Stdout)
         }
         "discard" => {
-            table.finish(&["type", "timeout", "retry_for"]);
+            table.finish(&COMMON);
             Some(Settings::Discard)
         }
         other => {
@@ -76,7 +101,7 @@ fn read_otlp(table: Table<'_>) -> Option<otlp::Settings> {
         compression: table.optional("compression", choice(COMPRESSIONS)).unwrap_or(otlp::Compression::Gzip),
         tls: table.table("tls").map(read_client_tls).unwrap_or_default(),
     };
-    table.finish(&["type", "endpoint", "protocol", "headers", "compression", "tls", "timeout", "retry_for"]);
+    table.finish(&all_keys(&["endpoint", "protocol", "headers", "compression", "tls"]));
     Some(settings)
 }
 
@@ -120,7 +145,7 @@ fn read_remote_write(table: Table<'_>, identity: &IdentityKeys) -> remote_write:
         promote: read_promoted(&table)
             .unwrap_or_else(|| vec![identity.tenant.clone(), identity.project.clone()]),
     };
-    table.finish(&["type", "endpoint", "headers", "tls", "scope_labels", "promote", "timeout", "retry_for"]);
+    table.finish(&all_keys(&["endpoint", "headers", "tls", "scope_labels", "promote"]));
     settings
 }
 
@@ -170,7 +195,7 @@ fn read_streams(table: Table<'_>, data: &Path) -> streams::Settings {
         }
         settings.retention = retention;
     }
-    table.finish(&["type", "store", "retention", "timeout", "retry_for"]);
+    table.finish(&all_keys(&["store", "retention"]));
     settings
 }
 

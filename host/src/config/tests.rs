@@ -121,14 +121,14 @@ fn the_largest_body_must_fit_half_of_the_room() {
         1 fault in trommel.yaml"#]],
     );
     check(&with("memory: { room: 512MiB }"), expect!["valid"]);
-    check(&with("memory: { room: 400MiB }\njournal: { max: 16MiB }"), expect!["valid"]);
+    check(&with("memory: { room: 400MiB }\njournal: { kind: memory, max: 16MiB }"), expect!["valid"]);
 }
 
 #[test]
 fn the_journals_memory_is_a_part_of_the_room() {
     for (text, requests, journal) in [
-        (String::from(DEFAULTS), 384, 128),
-        (with("memory: { room: 1GiB }\njournal: { max: 100MiB }"), 924, 100),
+        (with("journal: { kind: memory }"), 384, 128),
+        (with("memory: { room: 1GiB }\njournal: { kind: memory, max: 100MiB }"), 924, 100),
     ] {
         let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
         assert_eq!(config.tenants.room_bytes, requests << 20);
@@ -151,6 +151,8 @@ fn a_journal_on_disk_has_its_folder_below_the_data() {
         memory_bytes_max: 128 << 20,
     };
     assert_eq!(disk(""), expected(None, 24));
+    let config = Config::parse(&with("data: there"), Path::new("/here"), "trommel.yaml").unwrap();
+    assert_eq!(config.journal, expected(None, 24), "it is the default");
     assert_eq!(disk(", max: 20GiB, age: 1h"), expected(Some(20 << 30), 1));
 }
 
@@ -553,11 +555,36 @@ fn keys_that_come_later_are_told_from_typing_errors() {
             trommel.yaml:3:1: quota: is no key that is known here; right would be: `quotas`
             4 faults in trommel.yaml"#]],
     );
+}
+
+#[test]
+fn a_sink_may_have_a_share_of_its_own_and_the_shares_fit() {
+    let text = with(
+        "sinks: { out: { type: discard, essential: true, journal: { max: 1GiB } }, more: { type: stdout, journal: { age: 2h } } }",
+    );
+    let config = Config::parse(&text, Path::new("."), "trommel.yaml").unwrap();
+    let kept =
+        |sink: &journal::SinkSettings| (sink.name.clone(), sink.bytes_max, sink.age_max, sink.is_essential);
+    let hours = |hours: u64| Some(std::time::Duration::from_secs(hours * 3600));
+    assert_eq!(
+        config.kept.iter().map(kept).collect::<Vec<_>>(),
+        [("out".into(), Some(1 << 30), None, true), ("more".into(), None, hours(2), false)]
+    );
     check(
-        &with("sinks: { out: { type: discard, essential: true } }"),
+        &format!("{text}journal: {{ max: 1GiB }}"),
         expect![[r#"
-        trommel.yaml:1:32: sinks.out.essential: comes with a later version; right would be: leave it out
-        1 fault in trommel.yaml"#]],
+            trommel.yaml:4:10: journal: the shares that sinks name under `journal.max` leave nothing for the others; right would be: a sum below 1073741824 bytes, or a larger journal.max
+            1 fault in trommel.yaml"#]],
+    );
+    check(&format!("{text}journal: {{ max: 2GiB }}"), expect!["valid"]);
+    check(
+        &with(
+            "sinks: { out: { type: discard, essential: true, journal: { age: 2h } } }\njournal: { max: 1MiB }",
+        ),
+        expect![[r#"
+            trommel.yaml:1:60: sinks.out.journal.age: does not go with `essential`: nothing of it expires; right would be: one of the two
+            trommel.yaml:2:12: journal.max: is too small for files; right would be: 64MiB or more
+            2 faults in trommel.yaml"#]],
     );
 }
 

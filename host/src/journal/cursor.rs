@@ -123,7 +123,7 @@ pub struct InFlight {
 impl InFlight {
     /// How long the journal still keeps it, whatever its sink does. `None`: no longer than the process.
     pub fn kept_for(&self) -> Option<Duration> {
-        self.journal.kept_for(&self.entry)
+        self.journal.kept_for(self.sink, &self.entry)
     }
 
     /// The sink is done with it. The parts of `done` add up to the entry's records.

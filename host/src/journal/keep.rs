@@ -1,24 +1,20 @@
-//! What is kept, and for whom: the moment of a commit, the sinks' queues, what expires.
+//! What is kept, and for whom: the moment of a commit, the sinks' queues.
 //!
-//! In memory, what was acknowledged dies with the process; on disk, it is with the queues once it is safe. Each sink
-//! has an equal share of the bytes and is charged for what it still has to deliver; beyond its share its own oldest
-//! entries expire, which neither the sender nor another sink notices. Entries that are being sent stay, since they may
-//! arrive: so a share can be exceeded by those (a few deliveries), and an entry larger than a whole share is kept by a
-//! sink that has nothing else. Only what would hold the disk beyond its bound expires on its way as well.
+//! In memory, what was acknowledged dies with the process; on disk, it is with the queues once it is safe.
 
 use super::disk::{self, Position};
+use super::expire::Terms;
 use super::follow::Ring;
 use super::ledger::{Done, Ledger, Outcome, Pending};
 use super::queue::{Queue, Waiting};
 use super::start::{Recovered, Starts};
 use super::write::OnDisk;
-use super::{CannotOpen, Cursor, Followed, Follower, Settings, SinkId, SinkSet};
+use super::{
+    CannotOpen, Cursor, FRAME_BYTES_MAX, Followed, Follower, Settings, SinkId, SinkSet, SinkSettings,
+};
 use crate::batch::{Entry, Signal, Stream};
 use crate::telemetry::Metrics;
 use bytes::Bytes;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::DescriptorEncoder;
-use prometheus_client::metrics::MetricType;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,6 +95,25 @@ pub enum CommitRefused {
     /// The disk fails, and went on failing.
     #[error("the disk fails")]
     Failed,
+    /// An essential sink has no room for it in its share.
+    #[error("an essential sink is behind")]
+    Behind,
+    /// Larger than a frame can be: it never will be kept.
+    #[error("larger than {FRAME_BYTES_MAX} bytes")]
+    TooLarge,
+}
+
+impl CommitRefused {
+    /// In the ledger.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            CommitRefused::Stopping => "stopping",
+            CommitRefused::Full => "disk_full",
+            CommitRefused::Failed => "disk_failed",
+            CommitRefused::Behind => "sink_behind",
+            CommitRefused::TooLarge => "too_large",
+        }
+    }
 }
 
 /// How much is kept on disk, and for how long.
@@ -119,7 +134,8 @@ struct Shares {
 pub struct Journal {
     pub ledger: Arc<Ledger>,
     pub(super) node: [u8; 4],
-    share_bytes: usize,
+    /// One per sink.
+    pub(super) terms: Vec<Terms>,
     /// What a sink's entries may take of the memory.
     memory_share_bytes: usize,
     pub(super) clock: Clock,
@@ -160,12 +176,14 @@ pub(super) struct State {
 impl Journal {
     /// `sinks` by their numbers; at most [`super::SINKS_MAX`]. The ledger's lines go into `metrics`. Blocks while it
     /// reads what is on disk.
-    pub fn open(
+    pub fn open<S: Clone + Into<SinkSettings>>(
         settings: &Settings,
-        sinks: &[String],
+        sinks: &[S],
         clock: Clock,
         metrics: &Metrics,
     ) -> Result<Arc<Journal>, CannotOpen> {
+        let sinks: Vec<SinkSettings> = sinks.iter().cloned().map(Into::into).collect();
+        let sinks = &sinks[..];
         match settings {
             Settings::Memory { bytes_max } => {
                 let shares = Shares { bytes_max: *bytes_max, memory_bytes_max: *bytes_max };
@@ -178,7 +196,7 @@ impl Journal {
                 let free_bytes = disk.free_bytes().unwrap_or(u64::MAX);
                 let bytes_max = bytes_max.unwrap_or_else(|| BYTES_MAX.min(free_bytes / 2));
                 let limits = Limits { bytes_max, age_max: *age_max, memory_bytes_max: *memory_bytes_max };
-                let files = disk::Settings::default();
+                let files = disk::Settings::within(bytes_max);
                 Journal::open_on(disk, files, limits, sinks, clock, metrics).map_err(|error| place(&error))
             }
         }
@@ -188,7 +206,7 @@ impl Journal {
         disk: disk::Disk,
         files: disk::Settings,
         limits: Limits,
-        sinks: &[String],
+        sinks: &[SinkSettings],
         clock: Clock,
         metrics: &Metrics,
     ) -> Result<Arc<Journal>, disk::OpenError> {
@@ -208,14 +226,15 @@ impl Journal {
 
     fn assemble(
         shares: Shares,
-        sinks: &[String],
+        sinks: &[SinkSettings],
         clock: Clock,
         metrics: &Metrics,
-        recovered: Recovered,
+        mut recovered: Recovered,
         on_disk: Option<OnDisk>,
     ) -> Arc<Journal> {
         assert!(sinks.len() <= super::SINKS_MAX, "the configuration was checked for the number of sinks");
-        let (names, numbers) = recovered.names(sinks);
+        let named: Vec<String> = sinks.iter().map(|sink| sink.name.clone()).collect();
+        let (names, numbers) = recovered.names(&named);
         let ledger = Ledger::new(&names, metrics.tenant_labels.clone());
         metrics.add_collector(Box::new(ledger.clone()));
         let queues = numbers.iter().take(sinks.len()).map(|number| recovered.queue(*number)).collect();
@@ -229,12 +248,14 @@ impl Journal {
                 tracing::warn!(sink, records, "the sink was removed, and what it had not taken expires");
             }
         }
-        let share_bytes = shares.bytes_max / sinks.len().max(1);
+        let terms = Terms::of(sinks, shares.bytes_max);
+        // What sinks hold anyway, unless a viewer's hub lags behind all of them.
+        let ring_bytes = (shares.bytes_max.min(shares.memory_bytes_max)) / sinks.len().max(1);
         let memory_share_bytes = shares.memory_bytes_max / sinks.len().max(1);
         let journal = Arc::new(Journal {
             ledger,
             node: recovered.node.unwrap_or_else(node),
-            share_bytes,
+            terms,
             memory_share_bytes,
             clock,
             state: Mutex::new(State {
@@ -243,8 +264,7 @@ impl Journal {
                 round_ms: None,
                 is_closed: false,
                 queues,
-                // The ring holds what the sinks hold anyway, unless a viewer's hub lags behind all of them.
-                ring: Ring::new(memory_share_bytes.min(share_bytes), next_number),
+                ring: Ring::new(ring_bytes, next_number),
                 end,
                 disk_bytes: 0,
                 segments: Vec::new(),
@@ -284,10 +304,15 @@ impl Journal {
 
     fn keep_in_memory(&self, frame: Frame) -> Result<Committed, CommitRefused> {
         let mut state = self.state();
-        if state.is_closed {
+        let refused = if state.is_closed {
+            Some(CommitRefused::Stopping)
+        } else {
+            (!self.has_room(&state, &mut self.nothing_added(), &frame)).then_some(CommitRefused::Behind)
+        };
+        if let Some(refused) = refused {
             drop(state);
-            refuse(frame, "stopping");
-            return Err(CommitRefused::Stopping);
+            refuse(frame, refused);
+            return Err(refused);
         }
         state.time_ms = state.time_ms.max((self.clock)());
         Ok(self.keep(state, frame, Position::default()))
@@ -349,63 +374,6 @@ impl Journal {
         }
     }
 
-    /// Beyond the share the oldest entries expire, as long as others are left.
-    fn make_room(&self, sink: SinkId, queue: &mut Queue) {
-        while queue.charged_bytes > self.share_bytes && !queue.is_alone() {
-            let Some(oldest) = queue.drop_oldest() else { return };
-            self.expire(sink, &oldest, "room");
-        }
-    }
-
-    /// What is beyond the share, too old, or holds a segment beyond the bound of the disk, as far as it is in memory.
-    pub(super) fn expire_due(&self, state: &mut State, sink: SinkId) {
-        let Some(on_disk) = &self.on_disk else { return };
-        let now_ms = state.time_ms.max((self.clock)());
-        let State { queues, segments, changes, .. } = state;
-        let Some(queue) = queues.get_mut(usize::from(sink.0)) else { return };
-        let outstanding = queue.charged_bytes;
-        self.make_room(sink, queue);
-        let is_old = |time_ms: u64| time_ms.saturating_add(on_disk.age_max_ms) <= now_ms;
-        while queue.waiting.front().is_some_and(|oldest| is_old(oldest.entry.time_ms)) {
-            let Some(oldest) = queue.drop_oldest() else { break };
-            self.expire(sink, &oldest, "age");
-        }
-        while let Some(oldest) = queue.oldest_segment() {
-            let needed: u64 =
-                segments.iter().filter(|(number, _)| *number >= oldest).map(|(_, bytes)| bytes).sum();
-            let is_last = segments.last().is_none_or(|(number, _)| oldest >= *number);
-            if needed <= on_disk.bytes_max || is_last || !self.expire_segment(sink, queue, oldest) {
-                break;
-            }
-        }
-        *changes += u64::from(queue.charged_bytes != outstanding);
-    }
-
-    /// What of this segment is in memory expires, on its way or not. False if that is nothing.
-    fn expire_segment(&self, sink: SinkId, queue: &mut Queue, segment: u64) -> bool {
-        let flying = queue.in_flight.values().filter(|flying| flying.at.segment <= segment);
-        let flying: Vec<Arc<Entry>> = flying.map(|flying| flying.entry.clone()).collect();
-        let mut is_any = !flying.is_empty();
-        for entry in flying {
-            queue.finish(&entry);
-            self.expire(sink, &entry, "room");
-        }
-        while queue.waiting.front().is_some_and(|oldest| oldest.at.segment <= segment) {
-            let Some(oldest) = queue.drop_oldest() else { break };
-            self.expire(sink, &oldest, "room");
-            is_any = true;
-        }
-        is_any
-    }
-
-    fn expire(&self, sink: SinkId, entry: &Entry, reason: &'static str) {
-        self.finish_in_ledger(sink, entry, &Done::expired(entry.records, reason));
-    }
-
-    fn finish_in_ledger(&self, sink: SinkId, entry: &Entry, done: &Done) {
-        self.ledger.done(sink, &entry.stream.tenant, entry.signal, entry.records, done);
-    }
-
     /// The entries of this sink, in order. One cursor per sink: two would share them.
     pub fn cursor(self: &Arc<Journal>, sink: SinkId) -> Cursor {
         Cursor::new(self.clone(), sink)
@@ -422,28 +390,9 @@ impl Journal {
         self.on_disk.is_some()
     }
 
-    /// How long this entry is still kept, whatever its sink does. `None`: no longer than the process.
-    pub(super) fn kept_for(&self, entry: &Entry) -> Option<Duration> {
-        let until = entry.time_ms.saturating_add(self.on_disk.as_ref()?.age_max_ms);
-        Some(Duration::from_millis(until.saturating_sub((self.clock)())))
-    }
-
     /// From now on nothing is committed.
     pub fn close(&self) {
         self.state().is_closed = true;
-    }
-
-    /// What this sink still has waiting in memory expires with this reason; how many records that were.
-    pub fn expire_rest(&self, sink: SinkId, reason: &'static str) -> u64 {
-        let mut state = self.state();
-        let Some(queue) = state.queues.get_mut(usize::from(sink.0)) else { return 0 };
-        let mut records = 0;
-        while let Some(oldest) = queue.drop_oldest() {
-            records += u64::from(oldest.records);
-            self.expire(sink, &oldest, reason);
-        }
-        state.changes += 1;
-        records
     }
 
     /// Bytes that this sink is charged for, waiting and in flight.
@@ -451,9 +400,9 @@ impl Journal {
         self.state().queues.get(usize::from(sink.0)).map_or(0, |queue| queue.charged_bytes)
     }
 
-    /// The most that one sink may be charged for, in bytes.
-    pub fn share_bytes(&self) -> usize {
-        self.share_bytes
+    /// The most that this sink may be charged for, in bytes.
+    pub fn share_bytes(&self, sink: SinkId) -> usize {
+        self.terms(sink).map_or(0, |terms| terms.share_bytes)
     }
 
     /// What of one sink may be in memory at a time, in bytes.
@@ -486,7 +435,7 @@ impl Journal {
         let is_there = state.queues.get_mut(usize::from(sink.0)).is_some_and(|queue| queue.finish(entry));
         // Else it expired meanwhile, and was counted.
         if is_there {
-            self.finish_in_ledger(sink, entry, done);
+            self.ledger.done(sink, entry, done);
         }
     }
 
@@ -495,38 +444,16 @@ impl Journal {
     }
 }
 
-/// What each sink is charged for, and what the disk holds, at the moment of the scrape.
-impl Collector for Journal {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-        let help = "What a sink still has to take, in bytes of the journal";
-        let name = "deliver_waiting_bytes";
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (number, sink) in self.ledger.sinks().iter().take(self.waiting.len()).enumerate() {
-            let bytes = i64::try_from(self.charged_bytes(SinkId(number as u16))).unwrap_or(i64::MAX);
-            metric.encode_family(&[("sink", sink.as_str())])?.encode_gauge(&bytes)?;
-        }
-        if self.is_durable() {
-            let help = "The room that the journal's files take, in bytes";
-            let mut metric = encoder.encode_descriptor("commit_disk_bytes", help, None, MetricType::Gauge)?;
-            metric.encode_gauge(&i64::try_from(self.state().disk_bytes).unwrap_or(i64::MAX))?;
-            let help = "Whether requests are refused since the journal's disk is full";
-            let mut metric = encoder.encode_descriptor("commit_disk_full", help, None, MetricType::Gauge)?;
-            metric.encode_gauge(&i64::from(self.is_full()))?;
-        }
-        Ok(())
-    }
-}
-
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("share_bytes", &self.share_bytes).finish_non_exhaustive()
+        f.debug_struct("Journal").field("terms", &self.terms).finish_non_exhaustive()
     }
 }
 
 /// Nothing of it is kept.
-pub(super) fn refuse(frame: Frame, reason: &'static str) {
+pub(super) fn refuse(frame: Frame, refused: CommitRefused) {
     for (mut pending, _) in frame.settled {
-        pending.refuse(pending.open(), reason);
+        pending.refuse(pending.open(), refused.reason());
     }
 }
 

@@ -5,9 +5,12 @@
 
 mod cursor;
 mod disk;
+mod expire;
 mod follow;
 mod keep;
 mod ledger;
+mod marks;
+mod metrics;
 mod payload;
 mod queue;
 mod read;
@@ -28,20 +31,51 @@ use std::time::Duration;
 /// How the journal keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settings {
-    /// In memory: what was acknowledged dies with the process. `bytes_max` is shared equally by the sinks; beyond its
-    /// share a sink's own oldest entries expire, counted.
+    /// In memory: what was acknowledged dies with the process. `bytes_max` is shared by the sinks; beyond its share a
+    /// sink's own oldest entries expire, counted.
     Memory { bytes_max: usize },
     /// In segment files below `folder`: what was acknowledged outlives the process and the machine's power. Each sink
-    /// has an equal share of `bytes_max` (`None`: 10 GiB or half of what is free at the start, the smaller); what is
-    /// older than `age_max` expires as well. Of `memory_bytes_max` each sink has an equal share, and reads the rest
+    /// has a share of `bytes_max` (`None`: 10 GiB or half of what is free at the start, the smaller); what is older
+    /// than `age_max` expires as well. Of `memory_bytes_max` each sink has an equal share, and reads the rest
     /// from the disk.
     Disk { folder: PathBuf, bytes_max: Option<u64>, age_max: Duration, memory_bytes_max: usize },
+}
+
+impl Settings {
+    /// Of all sinks, where it is named.
+    pub fn bytes_max(&self) -> Option<u64> {
+        match self {
+            Settings::Memory { bytes_max } => Some(*bytes_max as u64),
+            Settings::Disk { bytes_max, .. } => *bytes_max,
+        }
+    }
+}
+
+/// A sink, and what the journal keeps for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SinkSettings {
+    pub name: String,
+    /// Its share in bytes. `None`: an equal part of what those with a share leave.
+    pub bytes_max: Option<u64>,
+    /// On disk: what it has not taken for so long expires. `None`: as the journal's settings say.
+    pub age_max: Option<Duration>,
+    /// Nothing of it expires: once its share is full, commits that go to it are refused.
+    pub is_essential: bool,
+}
+
+impl From<String> for SinkSettings {
+    fn from(name: String) -> SinkSettings {
+        SinkSettings { name, ..SinkSettings::default() }
+    }
 }
 
 /// Where the journal cannot be, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct CannotOpen(String);
+
+/// The most bytes of a frame.
+pub const FRAME_BYTES_MAX: usize = disk::FRAME_BYTES_MAX as usize;
 
 /// The most sinks that a configuration may have: a set of them is one word.
 pub const SINKS_MAX: usize = 64;

@@ -148,6 +148,7 @@ impl Marks {
                 u64s(to, &[sink.committed, sink.delivered, sink.unsupported]);
                 counts(to, &sink.rejected);
                 counts(to, &sink.expired);
+                u64s(to, &[sink.in_flight_bytes]);
             }
         });
         bytes
@@ -275,7 +276,8 @@ impl<'a> Bytes<'a> {
             let number = from.u16()?;
             let (committed, delivered, unsupported) = (from.u64()?, from.u64()?, from.u64()?);
             let (rejected, expired) = (from.counts()?, from.counts()?);
-            Some((number, KeptSink { committed, delivered, unsupported, rejected, expired }))
+            let in_flight_bytes = from.u64()?;
+            Some((number, KeptSink { committed, delivered, unsupported, rejected, expired, in_flight_bytes }))
         })?;
         let sinks = sinks.into_iter().collect();
         Some(Kept { acknowledged, unrouted, committed, added, filtered, dropped, sinks })
@@ -329,13 +331,14 @@ mod tests {
                 open,
             },
         );
-        let kept_sink = (any::<[u64; 3]>(), some_counts(), some_counts()).prop_map(
-            |([committed, delivered, unsupported], rejected, expired)| KeptSink {
+        let kept_sink = (any::<[u64; 4]>(), some_counts(), some_counts()).prop_map(
+            |([committed, delivered, unsupported, in_flight_bytes], rejected, expired)| KeptSink {
                 committed,
                 delivered,
                 unsupported,
                 rejected,
                 expired,
+                in_flight_bytes,
             },
         );
         let counts = (some_counts(), some_counts(), some_counts());

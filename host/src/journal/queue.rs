@@ -150,7 +150,15 @@ impl Queue {
     }
 }
 
+/// What an entry is charged for beside its bytes.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
+
 /// What an entry costs as long as it is kept.
 pub(super) fn charge(entry: &Entry) -> usize {
-    entry.bytes.len() + super::start::ENTRY_OVERHEAD_BYTES
+    charge_of(entry.bytes.len())
+}
+
+/// The same, of an entry with so many bytes.
+pub(super) fn charge_of(bytes: usize) -> usize {
+    bytes + ENTRY_OVERHEAD_BYTES
 }

@@ -150,6 +150,12 @@ impl Reading {
             if is_end {
                 // They were damaged.
                 queue.unread.clear();
+                // So was what it is charged for and was not there: a segment is gone, or was cut between two frames.
+                if queue.charged_bytes > queue.memory_bytes
+                    && let Some(on_disk) = &self.journal.on_disk
+                {
+                    on_disk.notice_damage();
+                }
             }
         }
         state.changes += 1;

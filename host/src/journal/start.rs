@@ -3,14 +3,12 @@
 use super::disk::{Fault, Kind, Opened, Position};
 use super::ledger::{Kept, Key};
 use super::payload::{AccountMark, Entry, Marks, SinkMark};
-use super::queue::Queue;
+use super::queue::{Queue, charge_of};
 use std::collections::{BTreeMap, HashMap};
 
 /// Numbers that are left out where something is damaged: what was lost there may have had the next ones, and the id
 /// of a record is never given twice.
 const LEFT_OUT: u64 = 1 << 24;
-/// What an entry is charged for beside its bytes.
-pub(super) const ENTRY_OVERHEAD_BYTES: usize = 256;
 
 /// What the process before left.
 #[derive(Debug)]
@@ -23,6 +21,8 @@ pub(super) struct Recovered {
     pub(super) node: Option<[u8; 4]>,
     pub(super) is_damaged: bool,
     pub(super) starts: Starts,
+    /// Else no marks were left, and the sinks have the numbers that entries name.
+    has_marks: bool,
     oldest_segment: Option<u64>,
     replayed: Vec<(Position, Replayed)>,
 }
@@ -57,6 +57,7 @@ impl Recovered {
             node: None,
             is_damaged: false,
             starts: Starts::default(),
+            has_marks: false,
             oldest_segment: None,
             replayed: Vec::new(),
         }
@@ -79,6 +80,7 @@ impl Recovered {
         if marks.is_full {
             self.accounts.clear();
         }
+        self.has_marks = true;
         self.next = marks.next;
         self.time_ms = self.time_ms.max(marks.time_ms);
         self.sinks = marks.sinks.into_iter().map(|sink| (sink.number, sink)).collect();
@@ -100,10 +102,17 @@ impl Recovered {
         }
         for part in entry.parts {
             let account = self.accounts.entry((part.stream.tenant, part.signal)).or_default();
-            account.commit(&part.sinks, part.records.into());
+            let charge = if part.records > 0 { charge_of(part.bytes as usize) as u64 } else { 0 };
+            account.commit(&part.sinks, part.records.into(), charge);
             for sink in part.sinks {
-                if let Some(sink) = self.sinks.get_mut(&sink).filter(|_| part.records > 0) {
-                    sink.charged_bytes += u64::from(part.bytes) + ENTRY_OVERHEAD_BYTES as u64;
+                // The first marks stand before the first entry, so they were damaged: nothing of this was taken, as far as
+                // anybody knows.
+                if !self.has_marks {
+                    let outstanding = SinkMark { number: sink, frontier: entry.first, ..SinkMark::default() };
+                    self.sinks.entry(sink).or_insert(outstanding);
+                }
+                if let Some(sink) = self.sinks.get_mut(&sink) {
+                    sink.charged_bytes += charge;
                 }
             }
         }
@@ -144,7 +153,11 @@ impl Recovered {
         Some(Position { segment, offset: 0 })
     }
     /// The names and numbers of the sinks: first these, then those that are gone.
-    pub(super) fn names(&self, sinks: &[String]) -> (Vec<String>, Vec<u16>) {
+    pub(super) fn names(&mut self, sinks: &[String]) -> (Vec<String>, Vec<u16>) {
+        // Numbers are given in the order of the configuration; no better is known.
+        for (number, mark) in self.sinks.iter_mut().filter(|_| !self.has_marks) {
+            mark.name = sinks.get(usize::from(*number)).cloned().unwrap_or_default();
+        }
         let mut free = self.sinks.keys().next_back().map_or(0, |last| last.saturating_add(1));
         let mut numbers = Vec::new();
         for name in sinks {

@@ -4,22 +4,19 @@
 //! gathers. Whoever finds nobody writing starts a round, so there is no thread and no timer. Marks stand before the
 //! entries of their round, and tell of what was handed to the queues before it.
 
-use super::SinkId;
-use super::disk::{self, Disk, Kind, Log, Position, Skipped, Start, WriteError};
+use super::disk::{self, Disk, Kind, Log, Position, Skipped, WriteError};
 use super::keep::{CommitRefused, Committed, Frame, Journal, Limits, State, refuse};
-use super::payload::{self, AccountMark, Marks, SinkMark};
+use super::payload;
+use super::{FRAME_BYTES_MAX, SinkId};
 use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// How often a round is written again after a failed sync.
 const TRIES: u32 = 4;
-/// How often marks are written while anything changes.
-const MARKS_EVERY: Duration = Duration::from_secs(1);
 /// The disk has room again once so many reserves fit.
 const RESERVES_FREE: u64 = 4;
 
@@ -34,7 +31,7 @@ pub(super) struct OnDisk {
     inbox: Mutex<Inbox>,
     /// `None` once the journal has ended.
     writer: Mutex<Option<Writer>>,
-    is_full: AtomicBool,
+    pub(super) is_full: AtomicBool,
     is_damaged: AtomicBool,
     damaged_ranges: Counter,
 }
@@ -52,29 +49,31 @@ struct Asked {
     answer: oneshot::Sender<Answer>,
 }
 
-struct Writer {
-    log: Log,
+pub(super) struct Writer {
+    pub(super) log: Log,
     /// Those before them do not stand for all accounts: one was lost, or this is the first.
-    wants_full_marks: bool,
+    pub(super) wants_full_marks: bool,
     /// When, and after which changes.
-    marked: Option<(Instant, u64)>,
+    pub(super) marked: Option<(Instant, u64)>,
 }
 
 /// A frame with its numbers, as it is written.
-struct Written {
+struct Numbered {
+    asked: Asked,
     first: u64,
+    /// Before the bytes of its parts.
     payload: Vec<u8>,
 }
 
 /// How far a round came.
 #[derive(Default)]
-struct Came {
+pub(super) struct Came {
     /// Of each frame that is safe, in order.
     at: Vec<Position>,
     /// Why the others are not.
     refused: Option<CommitRefused>,
     /// Segments below are not needed.
-    needed: Option<u64>,
+    pub(super) needed: Option<u64>,
 }
 
 impl OnDisk {
@@ -163,6 +162,11 @@ impl Journal {
         }
     }
 
+    /// New requests should be refused: an essential sink is too far behind.
+    pub fn is_waited_for(&self) -> bool {
+        self.terms.iter().any(|terms| terms.is_essential) && self.is_held(&self.state())
+    }
+
     /// New requests should be refused: there is no room for them on the disk.
     pub fn is_full(&self) -> bool {
         self.on_disk.as_ref().is_some_and(|on_disk| on_disk.is_full.load(Ordering::Relaxed))
@@ -242,16 +246,10 @@ impl Journal {
         if is_upkeep {
             look_for_room(on_disk, writer);
         }
-        let mut state = self.state();
-        let (asked, refused) = if state.is_closed { (Vec::new(), asked) } else { (asked, Vec::new()) };
-        let time_ms = state.time_ms.max((self.clock)());
-        (state.time_ms, state.round_ms) = (time_ms, Some(time_ms));
-        let first = state.next_number;
-        drop(state);
-        refuse_all(refused, CommitRefused::Stopping);
-        let written = self.number(&asked, first, time_ms);
-        let came = self.write(on_disk, writer, &written, &asked, is_upkeep);
-        self.hand_over(writer, asked, &written, &came);
+        let numbered = self.number(asked);
+        let mut round = Round { journal: self, on_disk, writer, is_upkeep };
+        let came = round.write(&numbered);
+        self.hand_over(writer, numbered, &came);
         if let Some(needed) = came.needed
             && let Err(error) = writer.log.remove_before(needed)
         {
@@ -264,14 +262,40 @@ impl Journal {
         state.starts.0.retain(|segment, _| *segment >= oldest);
     }
 
-    fn number(&self, asked: &[Asked], mut first: u64, time_ms: u64) -> Vec<Written> {
-        let written = asked.iter().map(|Asked { frame, .. }| {
-            let entry = self.entry(frame, first, time_ms);
-            let written = Written { first, payload: entry.encode() };
+    /// The time of the round, and the numbers of its frames. Those that cannot be kept are answered.
+    fn number(&self, asked: Vec<Asked>) -> Vec<Numbered> {
+        let mut state = self.state();
+        let time_ms = state.time_ms.max((self.clock)());
+        (state.time_ms, state.round_ms) = (time_ms, Some(time_ms));
+        let mut first = state.next_number;
+        let (is_closed, is_held) = (state.is_closed, self.is_held(&state));
+        let mut added = self.nothing_added();
+        let mut refused = Vec::new();
+        let mut kept = Vec::new();
+        for asked in asked {
+            if is_closed {
+                refused.push((asked, CommitRefused::Stopping));
+            } else if is_held || !self.has_room(&state, &mut added, &asked.frame) {
+                refused.push((asked, CommitRefused::Behind));
+            } else {
+                kept.push(asked);
+            }
+        }
+        drop(state);
+        let mut numbered = Vec::new();
+        for asked in kept {
+            let entry = self.entry(&asked.frame, first, time_ms);
+            let payload = entry.encode();
+            let bytes = asked.frame.parts.iter().fold(payload.len(), |sum, part| sum + part.bytes.len());
+            if bytes > FRAME_BYTES_MAX {
+                refused.push((asked, CommitRefused::TooLarge));
+                continue;
+            }
+            numbered.push(Numbered { asked, first, payload });
             first += entry.records();
-            written
-        });
-        written.collect()
+        }
+        refused.into_iter().for_each(|(asked, with)| refuse_all(vec![asked], with));
+        numbered
     }
 
     fn entry(&self, frame: &Frame, first: u64, time_ms: u64) -> payload::Entry {
@@ -294,29 +318,53 @@ impl Journal {
         payload::Entry { first, time_ms, settled: settled.collect(), parts: parts.collect() }
     }
 
+    /// What is safe goes to the queues, in order; then everybody is answered.
+    fn hand_over(&self, writer: &Writer, numbered: Vec<Numbered>, came: &Came) {
+        let mut answers = Vec::new();
+        let ends = came.at.iter().skip(1).copied().chain(writer.log.end());
+        let mut safe = came.at.iter().zip(ends);
+        for Numbered { asked: Asked { frame, answer }, first, .. } in numbered {
+            let Some((at, end)) = safe.next() else {
+                let refused = came.refused.unwrap_or(CommitRefused::Failed);
+                refuse(frame, refused);
+                answers.push((answer, Err(refused)));
+                continue;
+            };
+            let mut state = self.state();
+            (state.next_number, state.end) = (first, end);
+            answers.push((answer, Ok(self.keep(state, frame, *at))));
+        }
+        self.notify();
+        // Who has gone meanwhile has committed all the same.
+        answers.into_iter().for_each(|(answer, with)| _ = answer.send(with));
+    }
+}
+
+/// One round: the writer is its own.
+pub(super) struct Round<'r> {
+    pub(super) journal: &'r Journal,
+    pub(super) on_disk: &'r OnDisk,
+    pub(super) writer: &'r mut Writer,
+    pub(super) is_upkeep: bool,
+}
+
+impl Round<'_> {
     /// Makes the frames safe, as many of them as it goes, from the first on.
-    fn write(
-        &self,
-        on_disk: &OnDisk,
-        writer: &mut Writer,
-        written: &[Written],
-        asked: &[Asked],
-        is_upkeep: bool,
-    ) -> Came {
+    fn write(&mut self, frames: &[Numbered]) -> Came {
         for _ in 0..TRIES {
             let mut came = Came::default();
-            match self.write_once(on_disk, writer, written, asked, is_upkeep, &mut came) {
+            match self.write_once(frames, &mut came) {
                 Ok(()) => return came,
                 Err(WriteError::Unsynced(error)) => {
                     tracing::warn!(%error, "a sync of the journal failed; it is written again to a new segment");
                 }
                 Err(WriteError::Full) => {
-                    set_full(on_disk);
+                    set_full(self.on_disk);
                     return Came { refused: Some(CommitRefused::Full), ..Came::default() };
                 }
                 Err(error) => {
                     tracing::error!(%error, "the journal cannot be written");
-                    writer.wants_full_marks = true;
+                    self.writer.wants_full_marks = true;
                     break;
                 }
             }
@@ -324,28 +372,20 @@ impl Journal {
         Came { refused: Some(CommitRefused::Failed), ..Came::default() }
     }
 
-    fn write_once(
-        &self,
-        on_disk: &OnDisk,
-        writer: &mut Writer,
-        written: &[Written],
-        asked: &[Asked],
-        is_upkeep: bool,
-        came: &mut Came,
-    ) -> Result<(), WriteError> {
-        self.write_marks(on_disk, writer, is_upkeep, came)?;
-        for (frame, Asked { frame: Frame { parts, .. }, .. }) in written.iter().zip(asked) {
+    fn write_once(&mut self, frames: &[Numbered], came: &mut Came) -> Result<(), WriteError> {
+        self.write_marks(came)?;
+        for Numbered { asked, payload, .. } in frames {
             // What there is belongs to the marks.
-            if on_disk.is_full.load(Ordering::Relaxed) {
+            if self.on_disk.is_full.load(Ordering::Relaxed) {
                 came.refused = Some(CommitRefused::Full);
                 break;
             }
-            let all: Vec<&[u8]> =
-                std::iter::once(&frame.payload[..]).chain(parts.iter().map(|part| &part.bytes[..])).collect();
-            match writer.log.append(Kind::Entry, &all) {
+            let parts = asked.frame.parts.iter().map(|part| &part.bytes[..]);
+            let all: Vec<&[u8]> = std::iter::once(&payload[..]).chain(parts).collect();
+            match self.writer.log.append(Kind::Entry, &all) {
                 Ok(at) => came.at.push(at),
                 Err(WriteError::Full) => {
-                    set_full(on_disk);
+                    set_full(self.on_disk);
                     came.refused = Some(CommitRefused::Full);
                     break;
                 }
@@ -356,138 +396,18 @@ impl Journal {
                 }
             }
         }
-        writer.log.sync()
-    }
-
-    /// If they are due, or a segment begins.
-    fn write_marks(
-        &self,
-        on_disk: &OnDisk,
-        writer: &mut Writer,
-        is_upkeep: bool,
-        came: &mut Came,
-    ) -> Result<(), WriteError> {
-        if writer.log.wants_segment() {
-            let start = self.segment_start();
-            match writer.log.start_segment(&start) {
-                Err(WriteError::Full) => {
-                    set_full(on_disk);
-                    self.use_reserve(writer)?;
-                }
-                started => {
-                    started?;
-                    self.note_start(writer, &start);
-                }
-            }
-            writer.wants_full_marks = true;
-        }
-        let is_due = writer.marked.is_none_or(|(at, changes)| {
-            (is_upkeep || at.elapsed() >= MARKS_EVERY) && self.state().changes != changes
-        });
-        if !is_due && !writer.wants_full_marks {
-            return Ok(());
-        }
-        match self.append_marks(writer, came) {
-            Err(WriteError::Full) if writer.log.has_reserve() => {
-                set_full(on_disk);
-                self.use_reserve(writer)?;
-                self.append_marks(writer, came)
-            }
-            appended => appended,
-        }
-    }
-
-    fn use_reserve(&self, writer: &mut Writer) -> Result<(), WriteError> {
-        let start = self.segment_start();
-        writer.log.use_reserve(&start)?;
-        self.note_start(writer, &start);
-        Ok(())
-    }
-
-    fn note_start(&self, writer: &Writer, start: &Start) {
-        if let Some(end) = writer.log.end() {
-            self.state().starts.0.insert(end.segment, start.first);
-        }
-    }
-
-    fn append_marks(&self, writer: &mut Writer, came: &mut Came) -> Result<(), WriteError> {
-        let is_full = std::mem::replace(&mut writer.wants_full_marks, true);
-        let (marks, needed, changes) = self.marks(is_full);
-        writer.log.append(Kind::Marks, &[&marks.encode()])?;
-        writer.wants_full_marks = false;
-        writer.marked = Some((Instant::now(), changes));
-        came.needed = needed.or(writer.log.end().map(|end| end.segment));
-        Ok(())
-    }
-
-    fn segment_start(&self) -> Start {
-        let state = self.state();
-        Start { node: self.node, created_ms: state.time_ms, first: state.next_number }
-    }
-
-    /// At one moment: the marks, the oldest segment that is needed, and after which changes that is.
-    fn marks(&self, is_full: bool) -> (Marks, Option<u64>, u64) {
-        let state = self.state();
-        let (next, time_ms) = (state.next_number, state.time_ms);
-        let gone = |number: u16, name: &str| SinkMark {
-            number,
-            name: name.to_owned(),
-            frontier: next,
-            ..SinkMark::default()
-        };
-        let sinks = self.ledger.sinks().iter().zip(&self.numbers).enumerate();
-        let sinks = sinks.map(|(at, (name, number))| match state.queues.get(at) {
-            Some(queue) => queue.mark(*number, name, next),
-            None => gone(*number, name),
-        });
-        let sinks = sinks.collect();
-        let accounts = self.ledger.kept(is_full, &self.numbers).into_iter();
-        let accounts =
-            accounts.map(|((tenant, signal), kept)| AccountMark { tenant, signal, kept }).collect();
-        let needed = state.queues.iter().filter_map(super::queue::Queue::oldest_segment).min();
-        (Marks { is_full, next, time_ms, sinks, accounts }, needed, state.changes)
-    }
-
-    /// What is safe goes to the queues, in order; then everybody is answered.
-    fn hand_over(&self, writer: &Writer, asked: Vec<Asked>, written: &[Written], came: &Came) {
-        let mut answers = Vec::new();
-        let ends = came.at.iter().skip(1).copied().chain(writer.log.end());
-        let mut safe = came.at.iter().zip(ends);
-        for (asked, Written { first, .. }) in asked.into_iter().zip(written) {
-            let Asked { frame, answer } = asked;
-            let Some((at, end)) = safe.next() else {
-                let refused = came.refused.unwrap_or(CommitRefused::Failed);
-                refuse(frame, reason(refused));
-                answers.push((answer, Err(refused)));
-                continue;
-            };
-            let mut state = self.state();
-            (state.next_number, state.end) = (*first, end);
-            answers.push((answer, Ok(self.keep(state, frame, *at))));
-        }
-        self.notify();
-        // Who has gone meanwhile has committed all the same.
-        answers.into_iter().for_each(|(answer, with)| _ = answer.send(with));
+        self.writer.log.sync()
     }
 }
 
 fn refuse_all(asked: Vec<Asked>, refused: CommitRefused) {
     for Asked { frame, answer } in asked {
-        refuse(frame, reason(refused));
+        refuse(frame, refused);
         let _ = answer.send(Err(refused));
     }
 }
 
-/// In the ledger.
-fn reason(refused: CommitRefused) -> &'static str {
-    match refused {
-        CommitRefused::Stopping => "stopping",
-        CommitRefused::Full => "disk_full",
-        CommitRefused::Failed => "disk_failed",
-    }
-}
-
-fn set_full(on_disk: &OnDisk) {
+pub(super) fn set_full(on_disk: &OnDisk) {
     if !on_disk.is_full.swap(true, Ordering::Relaxed) {
         tracing::error!("the disk of the journal is full: requests are refused until it has room");
     }

@@ -6,7 +6,7 @@
 use super::tls;
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use reqwest::{Body, Url};
@@ -21,6 +21,9 @@ const MESSAGE_CHARS_MAX: usize = 200;
 /// For HTTP/1.1 and HTTP/2.
 #[derive(Debug)]
 pub struct Client(reqwest::Client);
+
+/// The head, and the body or why it was lost.
+pub type Answer = (Parts, Result<Bytes, String>);
 
 /// No answer came.
 #[derive(Debug)]
@@ -42,15 +45,27 @@ impl Client {
         Ok(Client(builder.build().map_err(|error| chain(&error.without_url()))?))
     }
 
-    /// The head of the answer, and its body or why that was lost: it broke off, or is longer than `answer_bytes_max`.
+    /// As [`Client::send`].
     pub async fn post(
         &self,
         url: &Url,
         headers: &HeaderMap,
         body: impl Into<Body>,
         answer_bytes_max: usize,
-    ) -> Result<(Parts, Result<Bytes, String>), NoAnswer> {
-        let request = self.0.post(url.clone()).headers(headers.clone()).body(body);
+    ) -> Result<Answer, NoAnswer> {
+        self.send(Method::POST, url, headers, body, answer_bytes_max).await
+    }
+
+    /// The head of the answer, and its body or why that was lost: it broke off, or is longer than `answer_bytes_max`.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: impl Into<Body>,
+        answer_bytes_max: usize,
+    ) -> Result<Answer, NoAnswer> {
+        let request = self.0.request(method, url.clone()).headers(headers.clone()).body(body);
         let response = request.send().await.map_err(|error| NoAnswer {
             is_unsent: error.is_connect(),
             reason: chain(&error.without_url()),

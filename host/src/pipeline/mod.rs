@@ -98,6 +98,9 @@ pub enum Refusal {
     /// The journal has no place for it, or its disk fails.
     #[error("the disk is full: come back in {after:?}")]
     DiskFull { after: Duration },
+    /// A sink that nothing may expire of is behind.
+    #[error("an essential sink is behind: come back in {after:?}")]
+    Behind { after: Duration },
     /// A plugin that cannot be called.
     #[error("plugin `{name}` cannot be called: come back in {after:?}")]
     Plugin { name: String, after: Duration },

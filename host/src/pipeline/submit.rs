@@ -8,7 +8,7 @@ use super::work::{Made, Snapshot, Way, Work};
 use super::{Receipt, Refusal, Settings, Submission};
 use crate::alerts::Alerts;
 use crate::batch::Malformed;
-use crate::journal::{After, Clock, CommitRefused, Frame, Journal};
+use crate::journal::{After, Clock, CommitRefused, FRAME_BYTES_MAX, Frame, Journal};
 use crate::net::backoff;
 use crate::sandbox::Plugin;
 use crate::telemetry::Metrics;
@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// A request up to this size is checked where it came in, a fifth of a millisecond at most; larger ones, and all that
 /// plugins work on, leave the executor.
@@ -133,6 +133,9 @@ impl Pipeline {
         if shared.journal.is_full() {
             return Err(Refusal::DiskFull { after: shared.come_back() });
         }
+        if shared.journal.is_waited_for() {
+            return Err(Refusal::Behind { after: shared.come_back() });
+        }
         let Submission { signal, body, caller, room, deadline } = submission;
         let mut work = if body.len() <= INLINE_BYTES_MAX {
             let mut work = Work::begin(shared, signal, body, &caller)?;
@@ -157,7 +160,7 @@ impl Pipeline {
             };
             work = self.slice(turn, deadline, move || Ok::<_, Malformed>(work)).await??;
         }
-        let receipt = self.commit(work.made()).await;
+        let receipt = self.commit(work.made(), deadline).await;
         // Until here the request was charged for; now the journal keeps its own account.
         drop(room);
         receipt
@@ -203,7 +206,9 @@ impl Pipeline {
         self.shared.turns.take(key, deadline).await.map_err(|TooLate| busy())
     }
 
-    async fn commit(&self, made: Made) -> Result<Receipt, Refusal> {
+    /// A disk that hangs holds nobody longer than the deadline: the commit may complete afterwards, and the sender
+    /// sends again.
+    async fn commit(&self, made: Made, deadline: Instant) -> Result<Receipt, Refusal> {
         let Made { tally, parts, left, uncallable, over_quota } = made;
         let left = left.into_all();
         if let Some(name) = uncallable.filter(|_| !tally.is_anything_acknowledged()) {
@@ -224,12 +229,16 @@ impl Pipeline {
         let after = (!left.is_empty()).then(|| -> After {
             Box::new(move |committed| shared.consequences.apply(left, committed.time_ms))
         });
-        let committed = self.shared.journal.commit(Frame { settled, parts, after }).await;
+        let committing = self.shared.journal.commit(Frame { settled, parts, after });
+        let committed = timeout_at(deadline, committing).await;
         let after = self.shared.come_back();
         match committed {
-            Ok(_) => Ok(receipt),
-            Err(CommitRefused::Stopping) => Err(Refusal::Stopping { after }),
-            Err(CommitRefused::Full | CommitRefused::Failed) => Err(Refusal::DiskFull { after }),
+            Ok(Ok(_)) => Ok(receipt),
+            Ok(Err(CommitRefused::Stopping)) => Err(Refusal::Stopping { after }),
+            Ok(Err(CommitRefused::Full | CommitRefused::Failed)) => Err(Refusal::DiskFull { after }),
+            Ok(Err(CommitRefused::Behind)) => Err(Refusal::Behind { after }),
+            Ok(Err(CommitRefused::TooLarge)) => Err(Refusal::TooLarge { limit: FRAME_BYTES_MAX }),
+            Err(_) => Err(Refusal::Busy { after }),
         }
     }
 }

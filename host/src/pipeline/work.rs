@@ -91,8 +91,7 @@ impl Work {
         let terms = Terms {
             record_bytes_max: shared.settings.record_bytes_max,
             now: Instant::now(),
-            // TODO: Journal::held_bytes, once it is there.
-            held_bytes: &|_| 0,
+            held_bytes: &|tenant| shared.journal.ledger.held_bytes(tenant),
         };
         let admitted = shared.tenants.admit(request, caller, &terms);
         let tally = Tally::open(&shared.journal.ledger, signal, &admitted);

@@ -155,6 +155,7 @@ impl No {
                 Refusal::Busy { after }
                 | Refusal::OverQuota { after, .. }
                 | Refusal::DiskFull { after }
+                | Refusal::Behind { after }
                 | Refusal::Plugin { after, .. }
                 | Refusal::Stopping { after },
             ) => Some(*after),
@@ -174,6 +175,7 @@ fn refusal_statuses(refusal: &Refusal) -> (u32, StatusCode, &'static str) {
         // With RetryInfo it may come again.
         Refusal::OverQuota { .. } => (code::RESOURCE_EXHAUSTED, StatusCode::TOO_MANY_REQUESTS, "over_quota"),
         Refusal::DiskFull { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
+        Refusal::Behind { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "sink_behind"),
         Refusal::Plugin { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "plugin"),
         Refusal::Stopping { .. } => (code::UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE, "stopping"),
     }

@@ -228,6 +228,7 @@ mod tests {
             (Refusal::Busy { after }, 503, 14, Some("2")),
             (Refusal::DiskFull { after }, 503, 14, Some("2")),
             (over_quota(after), 429, 8, Some("2")),
+            (Refusal::Behind { after }, 503, 14, Some("2")),
             (Refusal::Plugin { name: "redact".into(), after }, 503, 14, Some("2")),
             (Refusal::Stopping { after: Duration::from_secs(3) }, 503, 14, Some("3")),
         ] {

@@ -83,6 +83,17 @@ impl Disk {
         }
     }
 
+    /// As [`Disk::open`], for whoever only reads: it can be done where nothing may be written any more.
+    pub(crate) fn open_to_read(&self, name: &str) -> io::Result<File> {
+        match self {
+            Disk::Real(folder) => {
+                open_as(&folder.path.join(name), fs::OpenOptions::new().read(true)).map(File::Real)
+            }
+            #[cfg(test)]
+            Disk::Faulty(disk) => disk.open(name).map(File::Faulty),
+        }
+    }
+
     /// The lock, for as long as the file is kept. `None`: another process has it.
     pub(crate) fn lock(&self, name: &str) -> io::Result<Option<File>> {
         match self {
@@ -208,11 +219,14 @@ fn list(path: &Path) -> io::Result<Vec<Listed>> {
     entries.filter_map(Result::transpose).collect()
 }
 
-/// Follows no link and waits for no pipe: the name may have been taken by something else.
 fn open(path: &Path, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
+    open_as(path, options.read(true).write(true).mode(0o600))
+}
+
+/// Follows no link and waits for no pipe: the name may have been taken by something else.
+fn open_as(path: &Path, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file =
-        options.read(true).write(true).mode(0o600).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file")),

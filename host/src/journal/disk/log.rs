@@ -24,6 +24,14 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// For files that may take so much in all: what is not needed any more goes segment by segment.
+    pub(crate) fn within(bytes_max: u64) -> Settings {
+        let usual = Settings::default();
+        Settings { segment_bytes: (bytes_max / 16).clamp(1 << 20, usual.segment_bytes), ..usual }
+    }
+}
+
 /// What the head of a new segment says beside its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Start {

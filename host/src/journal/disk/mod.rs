@@ -20,7 +20,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) use faulty::Faulty;
 pub(crate) use file::Disk;
-pub(crate) use frame::{Fault, Kind, Position};
+pub(crate) use frame::{Fault, Kind, PAYLOAD_BYTES_MAX as FRAME_BYTES_MAX, Position};
 pub(crate) use log::{Log, Settings, Start, WriteError};
 pub(crate) use open::{OpenError, Opened, Skipped};
 pub(crate) use reader::{Read, Reader};

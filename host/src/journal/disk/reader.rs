@@ -41,7 +41,8 @@ impl Reader {
 
     /// The next frame, entry or marks, that ends at or before `until`. `None`: there is none, or there will be.
     ///
-    /// An error is one of the folder and can be tried again; a segment that cannot be opened is skipped.
+    /// An error is one of the folder or of the process, and can be tried again; a segment that cannot be opened for a
+    /// reason of its own is skipped.
     pub(crate) fn next(&mut self, until: Position) -> io::Result<Option<Read>> {
         while self.at < until {
             let Some(file) = self.open.take() else {
@@ -69,11 +70,13 @@ impl Reader {
     /// Opens the segment at which it stands, or the next that exists.
     fn open_segment(&mut self, until: Position) -> io::Result<Option<Skipped>> {
         let name = segment_file(self.at.segment);
-        match self.disk.open(&name) {
+        match self.disk.open_to_read(&name) {
             Ok(file) => self.open = Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.at = self.next_segment()?.map_or(until, |next| next.min(until));
             }
+            // What was acknowledged is not given up since this process may open no more files for the moment.
+            Err(error) if is_passing(&error) => return Err(error),
             Err(_) => {
                 let range = self.at.offset..self.at.offset;
                 self.at = Position { segment: self.at.segment.saturating_add(1), offset: 0 };
@@ -120,4 +123,12 @@ impl Reader {
         let file = segment_file(self.at.segment);
         Read::Skipped(Skipped { file, range, fault, is_cut: false })
     }
+}
+
+/// It says nothing of the file.
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const PASSING: [Errno; 6] =
+        [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::ACCESS, Errno::PERM];
+    Errno::from_io_error(error).is_some_and(|errno| PASSING.contains(&errno))
 }

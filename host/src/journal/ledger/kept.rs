@@ -27,6 +27,8 @@ pub(in crate::journal) struct KeptSink {
     pub(in crate::journal) unsupported: u64,
     pub(in crate::journal) rejected: Counts,
     pub(in crate::journal) expired: Counts,
+    /// What is in flight is charged for so many.
+    pub(in crate::journal) in_flight_bytes: u64,
 }
 
 impl Kept {
@@ -39,10 +41,12 @@ impl Kept {
         add(&mut self.dropped, &outcome.dropped);
     }
 
-    pub(in crate::journal) fn commit(&mut self, sinks: &[u16], records: u64) {
+    pub(in crate::journal) fn commit(&mut self, sinks: &[u16], records: u64, charge: u64) {
         self.committed += records;
         for sink in sinks {
-            self.sinks.entry(*sink).or_default().committed += records;
+            let sink = self.sinks.entry(*sink).or_default();
+            sink.committed += records;
+            sink.in_flight_bytes += charge;
         }
     }
 }
@@ -98,7 +102,7 @@ impl Ledger {
             let Some(of) = account.sinks.get_mut(usize::from(sink.0)) else { continue };
             if let Ok(lost @ 1..) = u64::try_from(of.in_flight) {
                 records += of.in_flight;
-                of.in_flight = 0;
+                (of.in_flight, of.in_flight_bytes) = (0, 0);
                 *of.expired.entry(reason.into()).or_default() += lost;
                 account.is_changed = true;
             }
@@ -125,8 +129,8 @@ impl Account {
 impl From<KeptSink> for SinkAccount {
     fn from(kept: KeptSink) -> SinkAccount {
         let in_flight = kept.in_flight();
-        let KeptSink { committed, delivered, unsupported, rejected, expired } = kept;
-        SinkAccount { committed, delivered, rejected, unsupported, expired, in_flight }
+        let KeptSink { committed, delivered, unsupported, rejected, expired, in_flight_bytes } = kept;
+        SinkAccount { committed, delivered, rejected, unsupported, expired, in_flight, in_flight_bytes }
     }
 }
 
@@ -138,6 +142,7 @@ impl From<&SinkAccount> for KeptSink {
             unsupported: sink.unsupported,
             rejected: sink.rejected.clone(),
             expired: sink.expired.clone(),
+            in_flight_bytes: sink.in_flight_bytes,
         }
     }
 }

@@ -19,8 +19,9 @@ mod table;
 pub(super) use kept::{Kept, KeptSink};
 pub use table::{LedgerTable, Line, LineTable, SinkTable};
 
-use super::{FramePart, SinkId, SinkSet};
-use crate::batch::{Signal, TenantId};
+use super::queue::{charge, charge_of};
+use super::{FramePart, SinkId};
+use crate::batch::{Entry, Signal, TenantId};
 use crate::telemetry::TenantLabels;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -73,6 +74,8 @@ struct SinkAccount {
     unsupported: u64,
     expired: Counts,
     in_flight: i64,
+    /// What the journal charges for these.
+    in_flight_bytes: u64,
 }
 
 /// What became of the records of one [`Pending`], after it was acknowledged: the second line.
@@ -137,7 +140,7 @@ impl Ledger {
         }
         for part in parts {
             let account = state.account(&(part.stream.tenant.clone(), part.signal));
-            account.commit(part.sinks, part.records.into(), self.sinks.len());
+            account.commit(part, self.sinks.len());
         }
         drop(state);
         for (mut pending, outcome) in settled {
@@ -147,17 +150,27 @@ impl Ledger {
     }
 
     /// Moves an entry's records from in flight to where they went.
-    pub(super) fn done(&self, sink: SinkId, tenant: &TenantId, signal: Signal, records: u32, done: &Done) {
-        let key = (tenant.clone(), signal);
+    pub(super) fn done(&self, sink: SinkId, entry: &Entry, done: &Done) {
+        let key = (entry.stream.tenant.clone(), entry.signal);
         let mut state = self.state();
         let account = state.account(&key);
         account.is_changed = true;
         let account = account.sink(sink, self.sinks.len());
-        account.in_flight -= i64::from(records);
+        account.in_flight -= i64::from(entry.records);
+        account.in_flight_bytes = account.in_flight_bytes.saturating_sub(charge(entry) as u64);
         account.delivered += done.delivered;
         account.unsupported += done.unsupported;
         add(&mut account.rejected, &done.rejected);
         add(&mut account.expired, &done.expired);
+    }
+
+    /// What the journal is charged for this tenant's records that sinks still have to take, in bytes; once for each
+    /// sink.
+    pub fn held_bytes(&self, tenant: &TenantId) -> u64 {
+        let state = self.state();
+        let accounts = Signal::ALL.map(|signal| state.accounts.get(&(tenant.clone(), signal)));
+        let sinks = accounts.iter().flatten().flat_map(|account| &account.sinks);
+        sinks.map(|sink| sink.in_flight_bytes).sum()
     }
 
     /// All lines as they are now, largest tenants first.
@@ -210,13 +223,17 @@ impl Account {
         self.unrouted += outcome.unrouted;
     }
 
-    fn commit(&mut self, to: SinkSet, records: u64, sinks: usize) {
+    fn commit(&mut self, part: &FramePart, sinks: usize) {
+        let records = u64::from(part.records);
+        // What has no records is not kept.
+        let charge = if records > 0 { charge_of(part.bytes.len()) as u64 } else { 0 };
         self.is_changed = true;
         self.committed += records;
-        for sink in to.iter() {
+        for sink in part.sinks.iter() {
             let account = self.sink(sink, sinks);
             account.committed += records;
             account.in_flight += signed(records);
+            account.in_flight_bytes += charge;
         }
     }
 

@@ -6,16 +6,25 @@ use crate::journal::keep::Limits;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Small, so that a test passes through many segments.
-const FILES: disk::Settings = disk::Settings { segment_bytes: 8_000, reserve_bytes: 16_000 };
-const LIMITS: Limits =
+pub(super) const FILES: disk::Settings = disk::Settings { segment_bytes: 8_000, reserve_bytes: 16_000 };
+pub(super) const LIMITS: Limits =
     Limits { bytes_max: 1 << 30, age_max: Duration::from_secs(3600), memory_bytes_max: 1 << 20 };
 
-fn open(disk: &Faulty, limits: Limits, sinks: &[&str], now_ms: u64) -> World {
-    let names: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
-    open_with(disk, FILES, limits, &names, now_ms)
+pub(super) fn open(disk: &Faulty, limits: Limits, sinks: &[&str], now_ms: u64) -> World {
+    open_with(disk, FILES, limits, &named(sinks), now_ms)
 }
 
-fn open_with(disk: &Faulty, files: disk::Settings, limits: Limits, names: &[String], now_ms: u64) -> World {
+pub(super) fn named(sinks: &[&str]) -> Vec<SinkSettings> {
+    sinks.iter().map(|name| SinkSettings::from((*name).to_owned())).collect()
+}
+
+pub(super) fn open_with(
+    disk: &Faulty,
+    files: disk::Settings,
+    limits: Limits,
+    sinks: &[SinkSettings],
+    now_ms: u64,
+) -> World {
     let now_ms = Arc::new(AtomicU64::new(now_ms));
     let clock: Clock = {
         let now_ms = now_ms.clone();
@@ -23,7 +32,7 @@ fn open_with(disk: &Faulty, files: disk::Settings, limits: Limits, names: &[Stri
     };
     let metrics = Metrics::new();
     let disk = Disk::Faulty(disk.clone());
-    let journal = Journal::open_on(disk, files, limits, names, clock, &metrics).unwrap();
+    let journal = Journal::open_on(disk, files, limits, sinks, clock, &metrics).unwrap();
     World { journal, now_ms, metrics }
 }
 
@@ -31,15 +40,14 @@ fn open_with(disk: &Faulty, files: disk::Settings, limits: Limits, names: &[Stri
 pub(super) fn world(bytes_max: usize, sinks: &[&str]) -> World {
     let limits = Limits { bytes_max: bytes_max as u64, ..LIMITS };
     let disk = Faulty::new(1);
-    let names: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     // As large as a real one: what is expected of it is about the shares.
     let files = disk::Settings::default();
-    open_with(&disk, files, limits, &names, 1_000)
+    open_with(&disk, files, limits, &named(sinks), 1_000)
 }
 
 impl World {
     /// All that this sink still has to take, taken and finished; the first number of each.
-    async fn drain(&self, sink: SinkId) -> Vec<u64> {
+    pub(super) async fn drain(&self, sink: SinkId) -> Vec<u64> {
         self.drain_entries(sink).await.iter().map(|entry| entry.first).collect()
     }
 

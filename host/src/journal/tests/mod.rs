@@ -1,6 +1,7 @@
 //! The journal as sinks, followers and the ledger see it.
 
 mod durable;
+mod shares;
 
 use super::*;
 use crate::batch::{Entry, ProjectId, Signal, Stream, TenantId};
@@ -125,7 +126,7 @@ async fn a_sink_that_is_behind_expires_its_own_and_no_other_notices() {
                 let done = Done::delivered(in_flight.entry.records);
                 in_flight.finish(&done);
             }
-            assert!(world.journal.charged_bytes(FIRST) <= world.journal.share_bytes());
+            assert!(world.journal.charged_bytes(FIRST) <= world.journal.share_bytes(FIRST));
             world.table();
         }
         let line = world.table().line("t", Signal::Logs);

@@ -126,6 +126,7 @@ async fn each_refusal_has_its_status_and_only_what_may_be_sent_again_has_a_time(
         (Refusal::Busy { after }, "14", Some("RetryInfo")),
         (Refusal::DiskFull { after }, "14", Some("RetryInfo")),
         (over_quota(after), "8", Some("RetryInfo")),
+        (Refusal::Behind { after }, "14", Some("RetryInfo")),
         (Refusal::Plugin { name: "redact".into(), after }, "14", Some("RetryInfo")),
         (Refusal::Stopping { after }, "14", Some("RetryInfo")),
     ] {

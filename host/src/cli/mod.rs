@@ -1,6 +1,9 @@
 //! The command line. Exit codes: 0 stopped as asked, 1 failed while running, 2 the command line or the configuration is
 //! wrong.
 
+mod ask;
+mod ledger;
+
 use crate::app::{self, App, StartError};
 use crate::config::Config;
 use crate::sandbox::{Manifest, Sandbox};
@@ -37,6 +40,14 @@ enum Command {
     /// Looks at plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Prints where every record of a running collector went. Ends with 1 if a line does not add up.
+    Ledger {
+        #[command(flatten)]
+        console: ask::Console,
+        /// As the console answers it.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -63,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Run { config, demo } => run(config.as_deref(), demo),
         Command::Check { file } => check(&file),
         Command::Plugin(PluginCommand::Inspect { file }) => inspect(&file),
+        Command::Ledger { console, json } => ledger::print(&console, json),
     })
 }
 
