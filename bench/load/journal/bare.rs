@@ -4,7 +4,7 @@ use anyhow::Result;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// As large as the journal's segments: the next frame goes to a new file.
 const FILE_BYTES_MAX: u64 = 64 << 20;

@@ -43,7 +43,8 @@ pub(crate) async fn watch(watch: Watch) -> Result<()> {
     let viewer = view(&watch).await?;
     let started = Instant::now();
     let times: Times = Arc::new(Mutex::new(vec![(started, None); total]));
-    let viewer = tokio::spawn(note_seen(viewer, times.clone()));
+    let mut viewing = tokio::task::JoinSet::new();
+    viewing.spawn(note_seen(viewer, times.clone()));
     let mut senders = tokio::task::JoinSet::new();
     for (number, frame) in frames.into_iter().enumerate() {
         let due = Duration::from_micros(number as u64 * 1_000_000 / watch.per_second);
@@ -66,7 +67,7 @@ pub(crate) async fn watch(watch: Watch) -> Result<()> {
     while !is_all_seen() && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    viewer.abort();
+    viewing.abort_all();
     let times = times.lock().expect("nobody panics");
     let measured = &times[WARM_UP_REQUESTS..];
     let seen: Vec<Duration> =
