@@ -53,7 +53,8 @@ async fn the_sender_waits_for_an_essential_sink_and_nothing_expires() {
     let records = there.history_of(None, "local", "shop", taken).await;
     let mut arrived: Vec<&str> = records.iter().filter_map(|record| record["body"].as_str()).collect();
     let mut expected: Vec<String> = (0..taken).map(line).collect();
-    (arrived.sort_unstable(), expected.sort_unstable());
+    arrived.sort_unstable();
+    expected.sort_unstable();
     assert!(arrived == expected, "{} of {taken} lines", arrived.len());
     crate::world::eventually("there is room again", async || send(taken).await.is_ok()).await;
     world.end().await;

@@ -4,6 +4,7 @@ use super::durable::{FILES, LIMITS, open, open_with};
 use super::*;
 use crate::journal::disk::{self, Faulty};
 use crate::journal::keep::Limits;
+use futures_util::future::join_all;
 
 const CHARGE: usize = 1_000 + 256;
 
@@ -79,15 +80,9 @@ async fn an_essential_sink_takes_what_is_larger_than_its_share_if_it_has_nothing
 #[tokio::test]
 async fn frames_that_gather_are_counted_together_against_an_essential_share() {
     let sinks = [essential("must")];
-    let world = Arc::new(on_disk(10 * CHARGE, &sinks));
-    let commits = (0..40).map(|_| {
-        let world = world.clone();
-        tokio::spawn(async move { world.commit(vec![part("t", 1, 1_000, &[FIRST])]).await.is_ok() })
-    });
-    let mut taken = 0;
-    for commit in commits.collect::<Vec<_>>() {
-        taken += u64::from(commit.await.unwrap());
-    }
+    let world = on_disk(10 * CHARGE, &sinks);
+    let commits = (0..40).map(|_| world.commit(vec![part("t", 1, 1_000, &[FIRST])]));
+    let taken = join_all(commits).await.iter().filter(|committed| committed.is_ok()).count();
     assert_eq!(taken, 10);
     assert_eq!(world.table().line("t", Signal::Logs).refused["sink_behind"], 30);
 }
@@ -175,16 +170,10 @@ async fn what_a_tenant_holds_is_counted_once_for_each_sink_and_outlives_a_crash(
 
 #[tokio::test]
 async fn a_frame_that_is_too_large_is_refused_for_good_and_holds_back_no_other() {
-    let world = Arc::new(on_disk(1 << 30, &[SinkSettings::from("a".to_owned())]));
-    let commit = |bytes: usize| {
-        let world = world.clone();
-        tokio::spawn(async move { world.commit(vec![part("t", 1, bytes, &[FIRST])]).await })
-    };
+    let world = on_disk(1 << 30, &[SinkSettings::from("a".to_owned())]);
+    let commit = |bytes: usize| world.commit(vec![part("t", 1, bytes, &[FIRST])]);
     let commits = [commit(10), commit(FRAME_BYTES_MAX), commit(10)];
-    let mut answers = Vec::new();
-    for commit in commits {
-        answers.push(commit.await.unwrap().map(|_| ()));
-    }
+    let answers: Vec<_> = join_all(commits).await.into_iter().map(|answer| answer.map(|_| ())).collect();
     assert_eq!(answers, [Ok(()), Err(CommitRefused::TooLarge), Ok(())]);
     assert_eq!(world.table().line("t", Signal::Logs).refused["too_large"], 1);
 }
