@@ -188,7 +188,7 @@ async fn a_journal_that_may_not_be_written_at_the_start_is_told_and_starts_once_
     let lost = Disk::read_only(&journal);
     let mut config = config(folder.path(), &backend);
     config.compiled = std::env::temp_dir().join("trommel-tests-compiled");
-    let refused = App::start(config).await.err().expect("it does not start").to_string();
+    let refused = App::start(config).await.expect_err("it does not start").to_string();
     assert!(refused.contains("journal: ") && refused.contains("Read-only file system"), "{refused}");
     drop(lost);
     backend.refuse(false);
@@ -201,7 +201,7 @@ async fn a_second_collector_in_the_same_folder_is_refused_in_words() {
     let (folder, backend) = (tempfile::tempdir().unwrap(), Backend::start().await);
     let mut scene = Scene::start(folder, backend, Oracle::default()).await;
     let second = config(scene.world.folder.path(), &scene.backend);
-    let refused = App::start(second).await.err().expect("it does not start").to_string();
+    let refused = App::start(second).await.expect_err("it does not start").to_string();
     assert!(refused.contains("another process uses the journal"), "{refused}");
     scene.attempt().await.unwrap();
     eventually_within(PATIENCE, "it goes on", || async { scene.backend.requests() > 0 }).await;

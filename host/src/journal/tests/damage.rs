@@ -1,6 +1,6 @@
 //! A journal whose files were damaged while nobody looked: it starts, and what is not touched arrives.
 
-use super::durable::{LIMITS, open_with};
+use super::durable::{LIMITS, named, open_with};
 use super::*;
 use crate::journal::disk::{self, Disk, Faulty, Kind, Position, Read, Reader};
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ struct Small {
 }
 
 fn start(disk: &Faulty) -> World {
-    open(disk, LIMITS, &["a", "b"], 1_000)
+    open_with(disk, FILES, LIMITS, &named(&["a", "b"]), 1_000)
 }
 
 impl Small {
