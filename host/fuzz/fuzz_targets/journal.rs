@@ -60,7 +60,9 @@ mod ledger {
         pub(crate) delivered: u64,
         pub(crate) unsupported: u64,
         pub(crate) rejected: Counts,
+        pub(crate) dead_lettered: Counts,
         pub(crate) expired: Counts,
+        pub(crate) in_flight_bytes: u64,
     }
 }
 

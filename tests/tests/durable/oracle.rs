@@ -22,6 +22,8 @@ pub const STREAMS: [(&str, &str); 4] =
     [("acme", "shop"), ("acme", "blog"), ("globex", "web"), ("initech", "default")];
 /// What makes a request large: these records go to the backend alone, and nobody looks for them.
 const BALLAST: (&str, &str) = ("ballast", "default");
+/// Columns of a sink in the ledger.
+const LOST: [&str; 3] = ["rejected", "dead_lettered", "expired"];
 const AGENT: &str = "agent-token";
 const ADMIN: &str = "admin-token";
 
@@ -376,13 +378,12 @@ pub async fn ledger(console: &str) -> Sums {
         let is_ballast = line["tenant"] == BALLAST.0;
         for (name, sink) in line["sinks"].as_object().unwrap() {
             let of = |name: &str| number(&sink[name]);
-            let lost = [&sink["rejected"], &sink["dead_lettered"], &sink["expired"]];
-            let not_taken = of("unsupported") + lost.into_iter().map(counts).sum::<i64>();
-            let all = of("delivered") + not_taken + of("in_flight");
+            let [rejected, dead, expired] = LOST.map(|name| counts(&sink[name]));
+            let all = of("delivered") + rejected + of("unsupported") + dead + expired + of("in_flight");
             assert_eq!(of("committed"), all, "{name} of {line}");
             assert!(of("in_flight") >= 0, "{name} of {line}");
             sums.in_flight += of("in_flight");
-            for lost in lost {
+            for lost in LOST.map(|name| &sink[name]) {
                 for (reason, records) in lost.as_object().unwrap().iter().filter(|(_, n)| number(n) > 0) {
                     *sums.lost.entry(reason.clone()).or_default() += number(records) as u64;
                 }
