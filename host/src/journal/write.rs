@@ -36,6 +36,8 @@ pub(super) struct OnDisk {
     pub(super) is_full: AtomicBool,
     is_damaged: AtomicBool,
     damaged_ranges: Counter,
+    /// Files that the next upkeep removes: a round would hold up its senders for as long as many syncs take.
+    unneeded: Mutex<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -96,6 +98,7 @@ impl OnDisk {
             is_full: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
             damaged_ranges: metrics.commit_damaged_ranges.clone(),
+            unneeded: Mutex::default(),
         }
     }
 
@@ -124,6 +127,28 @@ impl OnDisk {
         self.is_damaged.store(true, Ordering::Relaxed);
     }
 
+    fn unneeded(&self) -> MutexGuard<'_, Vec<String>> {
+        self.unneeded.lock().expect("nothing panics while names are noted")
+    }
+
+    /// Blocks. What cannot be removed is tried again the next time.
+    fn remove_unneeded(&self) {
+        let names = std::mem::take(&mut *self.unneeded());
+        let is_any = !names.is_empty();
+        for name in names {
+            match self.disk.remove(&name) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(name, %error, "a segment of the journal cannot be removed yet");
+                    self.unneeded().push(name);
+                }
+                _ => {}
+            }
+        }
+        if is_any && let Err(error) = self.disk.sync_folder() {
+            tracing::warn!(%error, "the folder of the journal cannot be synced");
+        }
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,7 +167,8 @@ impl Journal {
         answered.await.unwrap_or(Err(CommitRefused::Failed))
     }
 
-    /// Writes how far everybody is, if that changed; expires what is due; looks whether a full disk has room again.
+    /// Writes how far everybody is, if that changed; expires what is due; looks whether a full disk has room again;
+    /// removes the files that nobody needs.
     /// To be called once a second, and when everything has ended. Does nothing in memory.
     pub async fn upkeep(self: &Arc<Journal>) {
         let Some(on_disk) = &self.on_disk else { return };
@@ -155,6 +181,17 @@ impl Journal {
         if on_disk.is_damaged.load(Ordering::Relaxed) {
             self.expire_damaged();
         }
+        self.write_upkeep(on_disk).await;
+        let journal = self.clone();
+        let removing = move || journal.on_disk.as_ref().map(OnDisk::remove_unneeded);
+        let _ = tokio::task::spawn_blocking(removing).await;
+        if self.is_full() {
+            // There may be room now.
+            self.write_upkeep(on_disk).await;
+        }
+    }
+
+    async fn write_upkeep(self: &Arc<Journal>, on_disk: &OnDisk) {
         let (kept, is_kept) = oneshot::channel();
         self.ask(on_disk, |inbox| inbox.keeping.push(kept));
         let _ = is_kept.await;
@@ -258,10 +295,8 @@ impl Journal {
         let mut round = Round { journal: self, on_disk, writer, is_upkeep };
         let came = round.write(&numbered);
         self.hand_over(writer, numbered, &came);
-        if let Some(needed) = came.needed
-            && let Err(error) = writer.log.remove_before(needed)
-        {
-            tracing::warn!(%error, "a segment of the journal cannot be removed yet");
+        if let Some(needed) = came.needed {
+            on_disk.unneeded().extend(writer.log.forget_before(needed));
         }
         let mut state = self.state();
         state.round_ms = None;

@@ -222,6 +222,15 @@ impl Log {
         self.sealed.push((current.number, bytes));
     }
 
+    /// The names of the segments below this number, except the current one, for [`Disk::remove`]. The caller no longer
+    /// needs them after any crash: what says so is safe. To remove a large file takes longer than many syncs.
+    pub(crate) fn forget_before(&mut self, segment: u64) -> Vec<String> {
+        let (needed, unneeded) = self.sealed.iter().partition(|(number, _)| *number >= segment);
+        self.sealed = needed;
+        let unneeded: Vec<(u64, u64)> = unneeded;
+        unneeded.iter().map(|(number, _)| segment_file(*number)).collect()
+    }
+
     /// Removes the segments below this number, except the current one. The caller no longer needs them after any
     /// crash: what says so is safe.
     ///

@@ -68,9 +68,9 @@ impl Lane {
 
     /// Sends until it is taken, refused for good, or too old; with `can_be_halved`, also until less is to be sent.
     pub(super) async fn attempts(&self, group: &mut [Part], can_be_halved: bool) -> Attempted {
-        // What is on disk is kept for longer than a sink would be tried.
-        let kept_for = group.iter().filter_map(|part| part.kept_for).max().unwrap_or_default();
-        let until = Instant::now() + self.settings.retry_for.max(kept_for);
+        // What is on disk is tried for as long as it is kept.
+        let kept_for = group.iter().filter_map(|part| part.kept_for).max();
+        let until = Instant::now() + kept_for.unwrap_or(self.settings.retry_for);
         let mut attempt = 0;
         loop {
             let Ok(turn) = timeout_at(until, self.circuit.turn()).await else { return Attempted::Expired };
