@@ -32,11 +32,14 @@ pub(super) struct Writer {
     /// Letters from this one on, in the segments that there are, are not safe, and void once there is another segment:
     /// a sync had failed.
     void_from: Option<u64>,
+    /// A new segment was to be begun. If it could not be, a crash may leave its head behind all the same, and what were
+    /// appended to the one before would be void.
+    is_over: bool,
 }
 
 impl Writer {
     pub(super) fn new(log: Log, next: u64) -> Writer {
-        Writer { log, next, void_from: None }
+        Writer { log, next, void_from: None, is_over: false }
     }
 }
 
@@ -287,8 +290,9 @@ impl DeadLetters {
 
     /// A new segment, for letters from this serial number on.
     fn begin(&self, writer: &mut Writer, serial: u64) -> Result<(), WriteError> {
+        writer.is_over = true;
         writer.log.start_segment(&self.start(writer, serial))?;
-        writer.void_from = None;
+        (writer.void_from, writer.is_over) = (None, false);
         Ok(())
     }
 
@@ -305,15 +309,16 @@ impl DeadLetters {
         payload: &[u8],
         serial: u64,
     ) -> Result<Position, WriteError> {
-        let begun = match writer.log.wants_segment() {
+        let begun = match writer.is_over || writer.log.wants_segment() {
             true => self.begin(writer, serial),
             false => Ok(()),
         };
         match begun.and_then(|()| writer.log.append(Kind::Entry, &[payload])) {
             Err(WriteError::Full) => {
+                writer.is_over = true;
                 let start = self.start(writer, serial);
                 writer.log.use_reserve(&start)?;
-                writer.void_from = None;
+                (writer.void_from, writer.is_over) = (None, false);
                 writer.log.append(Kind::Entry, &[payload])
             }
             appended => appended,
@@ -325,7 +330,7 @@ impl DeadLetters {
         if bytes + 2 * super::RESERVE_BYTES > self.bytes_max {
             return Err(WriteError::TooLarge);
         }
-        if writer.log.wants_segment() || self.is_segment_over(&writer.log, bytes) {
+        if writer.is_over || writer.log.wants_segment() || self.is_segment_over(&writer.log, bytes) {
             self.begin(writer, serial)?;
         }
         let log = &mut writer.log;

@@ -242,7 +242,8 @@ async fn a_stop_between_the_parts_of_an_entry_loses_none_of_them() {
 #[tokio::test]
 async fn what_is_refused_is_a_dead_letter_as_long_as_letters_can_be_kept() {
     let folder = tempfile::tempdir().unwrap();
-    let world = World::new(&["a"]);
+    let mut world = World::new(&["a"]);
+    world.sinks.spawn(std::future::pending());
     let settings = journal::LetterSettings {
         folder: folder.path().join("letters"),
         bytes_max: 1 << 20,
