@@ -93,7 +93,7 @@ async fn what_a_backend_refuses_is_listed_and_sent_again_once_it_is_mended() {
         "receivers: {{ otlp: {{ grpc: {{ listen: 127.0.0.1:0 }} }} }}
 console: {{ listen: 127.0.0.1:0 }}
 pipelines: [{{ name: logs, sinks: [backend, other] }}]
-sinks: {{ backend: {{ type: otlp, endpoint: \"http://{address}\", protocol: http }}, other: {{ type: discard }} }}
+sinks: {{ backend: {{ type: otlp, endpoint: \"http://{address}\", protocol: http, compression: none }}, other: {{ type: discard }} }}
 journal: {{ kind: disk, max: 1GiB }}
 "
     );
