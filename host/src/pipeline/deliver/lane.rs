@@ -131,6 +131,7 @@ impl Lane {
     ///
     /// The one place where refused records end, but for those that an answer only counts. `reason` is a fixed word,
     /// `message` what the server says, or empty.
+    ///
     /// A dead letter is safe before they are finished in the journal: they may be kept twice, and never not at all.
     pub(super) async fn give_up(&self, entry: &Entry, reason: &'static str, message: &str) -> Done {
         if let Some(letters) = &self.letters
@@ -142,8 +143,8 @@ impl Lane {
             }
             return Done::dead_lettered(entry.records, reason);
         }
-        let told = if message.is_empty() { reason } else { message };
-        self.tell_lost(entry.records.into(), told);
+        // Not the words of the server: they may quote what a tenant sent.
+        self.tell_lost(entry.records.into(), reason);
         Done::rejected(entry.records, reason)
     }
 
