@@ -32,14 +32,11 @@ pub(super) struct Writer {
     /// Letters from this one on, in the segments that there are, are not safe, and void once there is another segment:
     /// a sync had failed.
     void_from: Option<u64>,
-    /// A new segment was to be begun. If it could not be, a crash may leave its head behind all the same, and what were
-    /// appended to the one before would be void.
-    is_over: bool,
 }
 
 impl Writer {
     pub(super) fn new(log: Log, next: u64) -> Writer {
-        Writer { log, next, void_from: None, is_over: false }
+        Writer { log, next, void_from: None }
     }
 }
 
@@ -182,12 +179,24 @@ impl Drop for Rounds {
     }
 }
 
+/// Who finished letters, and what is to be told.
+struct Finished {
+    answer: oneshot::Sender<Result<Amount, NotKept>>,
+    with: Result<Amount, NotKept>,
+}
+
+impl Finished {
+    fn tell(self) {
+        let _ = self.answer.send(self.with);
+    }
+}
+
 impl DeadLetters {
     fn round(&self, asked: Vec<Asked>) {
         let mut writer = self.writer();
         let Some(writer) = writer.as_mut() else {
             let nothing = vec![Outcome::Refused(NotKept::Stopping); asked.len()];
-            return self.answer(asked, &nothing);
+            return self.answer(asked, &nothing).into_iter().for_each(Finished::tell);
         };
         let outcomes = self.write(writer, &asked);
         for (asked, outcome) in asked.iter().zip(&outcomes) {
@@ -197,8 +206,10 @@ impl DeadLetters {
         }
         // What was removed to make room for the others.
         self.forget(&writer.log, "room");
-        self.answer(asked, &outcomes);
+        let finished = self.answer(asked, &outcomes);
         self.remove_finished(writer);
+        // What was dropped is off the disk, as far as it can be.
+        finished.into_iter().for_each(Finished::tell);
         self.state().disk_bytes = writer.log.bytes();
     }
 
@@ -290,9 +301,8 @@ impl DeadLetters {
 
     /// A new segment, for letters from this serial number on.
     fn begin(&self, writer: &mut Writer, serial: u64) -> Result<(), WriteError> {
-        writer.is_over = true;
         writer.log.start_segment(&self.start(writer, serial))?;
-        (writer.void_from, writer.is_over) = (None, false);
+        writer.void_from = None;
         Ok(())
     }
 
@@ -309,16 +319,15 @@ impl DeadLetters {
         payload: &[u8],
         serial: u64,
     ) -> Result<Position, WriteError> {
-        let begun = match writer.is_over || writer.log.wants_segment() {
+        let begun = match writer.log.wants_segment() {
             true => self.begin(writer, serial),
             false => Ok(()),
         };
         match begun.and_then(|()| writer.log.append(Kind::Entry, &[payload])) {
             Err(WriteError::Full) => {
-                writer.is_over = true;
                 let start = self.start(writer, serial);
                 writer.log.use_reserve(&start)?;
-                (writer.void_from, writer.is_over) = (None, false);
+                writer.void_from = None;
                 writer.log.append(Kind::Entry, &[payload])
             }
             appended => appended,
@@ -330,7 +339,7 @@ impl DeadLetters {
         if bytes + 2 * super::RESERVE_BYTES > self.bytes_max {
             return Err(WriteError::TooLarge);
         }
-        if writer.is_over || writer.log.wants_segment() || self.is_segment_over(&writer.log, bytes) {
+        if writer.log.wants_segment() || self.is_segment_over(&writer.log, bytes) {
             self.begin(writer, serial)?;
         }
         let log = &mut writer.log;
@@ -403,8 +412,9 @@ impl DeadLetters {
         }
     }
 
-    fn answer(&self, asked: Vec<Asked>, outcomes: &[Outcome]) {
-        let mut unclaimed = Vec::new();
+    /// All but those who finished letters: these are to be told.
+    fn answer(&self, asked: Vec<Asked>, outcomes: &[Outcome]) -> Vec<Finished> {
+        let (mut unclaimed, mut finished) = (Vec::new(), Vec::new());
         for (asked, outcome) in asked.into_iter().zip(outcomes) {
             let refused = match outcome {
                 Outcome::Refused(refused) => Some(*refused),
@@ -421,11 +431,8 @@ impl DeadLetters {
                     let _ = answer.send(Err(refused.unwrap_or(NotKept::Failed)));
                 }
                 (Asked::Finish { ids, answer }, refused, _) => {
-                    let finished = match refused {
-                        Some(refused) => Err(refused),
-                        None => Ok(self.finish_in_index(&ids)),
-                    };
-                    answer.map(|answer| answer.send(finished));
+                    let with = refused.map_or_else(|| Ok(self.finish_in_index(&ids)), Err);
+                    finished.extend(answer.map(|answer| Finished { answer, with }));
                 }
                 (Asked::Upkeep(answer), ..) => _ = answer.send(()),
             }
@@ -434,6 +441,7 @@ impl DeadLetters {
             // Its caller counted otherwise.
             self.inbox().asked.push(Asked::Finish { ids: unclaimed, answer: None });
         }
+        finished
     }
 
     fn finish_in_index(&self, ids: &[LetterId]) -> Amount {

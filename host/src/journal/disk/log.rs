@@ -79,6 +79,9 @@ pub(crate) struct Log {
     pub(super) sealed: Vec<(u64, u64)>,
     pub(super) current: Option<Current>,
     pub(super) has_reserve: bool,
+    /// A segment has its head and could not be begun. A crash may leave that all the same, and void what comes here after
+    /// it: nothing more is appended before another one is begun.
+    is_over: bool,
     /// A number is used once, even if its segment could not be begun.
     next_number: u64,
     _lock: File,
@@ -111,19 +114,22 @@ impl Log {
             sealed: Vec::new(),
             current: None,
             has_reserve: false,
+            is_over: false,
             next_number,
             _lock: lock,
         }
     }
 
-    /// Whether [`Log::start_segment`] should be called before the next frame: none is open, or it is large enough.
+    /// Whether [`Log::start_segment`] should be called before the next frame: none is open, or it is large enough, or
+    /// the next one has a head and could not be begun.
     pub(crate) fn wants_segment(&self) -> bool {
-        self.current.as_ref().is_none_or(|current| current.end >= self.settings.segment_bytes)
+        self.is_over || self.current.as_ref().is_none_or(|current| current.end >= self.settings.segment_bytes)
     }
 
     /// Syncs the current segment, then goes on to a new one. The caller appends its marks first.
     ///
-    /// After an error other than [`WriteError::Unsynced`] the current segment is still the current one.
+    /// After an error other than [`WriteError::Unsynced`] the current segment is still the current one; if the new one
+    /// has its head already, nothing is appended before another is begun.
     pub(crate) fn start_segment(&mut self, start: &Start) -> Result<(), WriteError> {
         self.sync()?;
         let number = self.take_number();
@@ -158,16 +164,20 @@ impl Log {
     fn begin(&mut self, number: u64, file: File, preallocated: u64, start: &Start) -> Result<(), WriteError> {
         let Start { node, created_ms, first } = *start;
         let head = Head { number, node, created_ms, first };
-        let begun = write_head(&file, &head)
+        let written = write_head(&file, &head);
+        let has_head = written.is_ok();
+        let begun = written
             .and_then(|end| file.sync_data().map(|()| end))
             .and_then(|end| self.disk.sync_folder().map(|()| end));
         match begun {
             Ok(end) => {
                 self.seal();
                 self.current = Some(Current { number, file, end, synced: end, preallocated });
+                self.is_over = false;
                 Ok(())
             }
             Err(error) => {
+                self.is_over |= has_head;
                 let _ = self.disk.remove(&segment_file(number));
                 Err(error.into())
             }
@@ -178,7 +188,7 @@ impl Log {
     /// [`Kind::Head`].
     pub(crate) fn append(&mut self, kind: Kind, parts: &[&[u8]]) -> Result<Position, WriteError> {
         debug_assert_ne!(kind, Kind::Head, "only a new segment has a head");
-        let current = self.current.as_mut().ok_or(WriteError::NoSegment)?;
+        let current = self.current.as_mut().filter(|_| !self.is_over).ok_or(WriteError::NoSegment)?;
         let at = Position { segment: current.number, offset: current.end };
         let header = Header::of(kind, parts).ok_or(WriteError::TooLarge)?;
         let end = at.offset + header.frame_bytes();
