@@ -395,7 +395,8 @@ fn what_a_failed_write_left_does_not_show_behind_a_shorter_frame() {
 #[test]
 fn a_segment_that_cannot_be_begun_leaves_the_one_before_in_use_unless_its_head_may_come_back() {
     // The write of the head, the sync of the file, the sync of the folder.
-    let failures: [(fn(&Faulty), bool); 3] = [
+    type Fail = fn(&Faulty);
+    let failures: [(Fail, bool); 3] = [
         (|disk| disk.fail_write_after(0), false),
         (|disk| disk.fail_sync_after(0), true),
         (|disk| disk.fail_sync_after(1), true),
