@@ -119,11 +119,16 @@ pub(super) fn grpc_error_of_http(status: StatusCode) -> SendError {
 
 /// The error of an HTTP answer that is no success.
 pub(super) fn http_error(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> SendError {
+    let code = status.as_u16();
     let message = RpcStatus::decode(body).map(|status| status.message).unwrap_or_default();
-    let said = format!("{}: {}", status.as_u16(), shown(&message));
-    match status.as_u16() {
-        429 | 502 | 503 | 504 => SendError::Retry { after: retry_after(headers, now), reason: said },
-        _ => refusal(status, said),
+    let said = |message: &str| format!("{code}: {}", shown(message));
+    match code {
+        429 | 502 | 503 | 504 => {
+            SendError::Retry { after: retry_after(headers, now), reason: said(&message) }
+        }
+        // Many answer with a text, or with JSON.
+        _ if message.is_empty() => refusal(status, said(std::str::from_utf8(body).unwrap_or_default())),
+        _ => refusal(status, said(&message)),
     }
 }
 
@@ -283,6 +288,20 @@ mod tests {
             })
             .collect();
         assert_eq!(retryable, [429, 502, 503, 504]);
+    }
+
+    #[test]
+    fn a_refusal_has_the_words_of_the_server_in_whatever_form_they_come() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let said = |body: &[u8]| match http_error(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, now) {
+            SendError::Reject { message, .. } => message,
+            other => panic!("{other:?}"),
+        };
+        let status = RpcStatus { code: 3, message: "no such index".into(), details: Vec::new() };
+        assert_eq!(said(&status.encode_to_vec()), "400: no such index");
+        assert_eq!(said(b"no such\nindex"), "400: no such\\nindex");
+        assert_eq!(said(br#"{"message":"no"}"#), r#"400: {"message":"no"}"#);
+        assert_eq!((said(b""), said(b"\xff\xff")), ("400: ".into(), "400: ".into()));
     }
 
     #[test]
