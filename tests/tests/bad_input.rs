@@ -153,7 +153,9 @@ async fn seven_hundred_thousand_minimal_records_each_have_an_id_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = trommel::config::Config::parse(LOCAL, folder.path(), "test.yaml").unwrap();
     // A build for tests on a busy machine takes about a minute: the sender waits, and the collector lets it.
-    config.receivers.request_deadline_max = std::time::Duration::from_secs(180);
+    let long = std::time::Duration::from_secs(180);
+    config.receivers.request_deadline_max = long;
+    config.deliver.iter_mut().for_each(|delivery| delivery.attempt_timeout = long);
     let world = World::start_config(folder, config).await;
     let mut request = logs(&[("project.id", "many")], &[]);
     request.resource_logs[0].scope_logs[0].log_records = vec![Default::default(); 700_000];
@@ -161,7 +163,7 @@ async fn seven_hundred_thousand_minimal_records_each_have_an_id_of_their_own() {
     let mut request = crate::world::with_token(request, None);
     request.set_timeout(std::time::Duration::from_secs(170));
     assert_eq!(client.export(request).await.unwrap().into_inner().partial_success, None);
-    crate::world::eventually("all are in the stream", || async {
+    crate::world::eventually_within(long, "all are in the stream", || async {
         world.metrics().await.lines().any(|line| {
             line.contains("delivered") && line.contains("sink=\"streams\"") && line.ends_with(" 700000")
         })

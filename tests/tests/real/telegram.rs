@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trommel::alerts::{
     Alerts, ChannelKind, ChannelSettings, Raised, Route, Settings, Severity, What, telegram,
@@ -82,6 +83,7 @@ async fn a_hundred_thousand_errors_are_one_telegram_message_that_is_edited_and_r
             }
         }
     };
+    let begin = Instant::now();
     raise(fire(1));
     eventually("the incident is told", text("× 1 in")).await;
     (0..99_999).for_each(|_| raise(fire(1)));
@@ -100,5 +102,7 @@ async fn a_hundred_thousand_errors_are_one_telegram_message_that_is_edited_and_r
     let calls = metrics.text();
     let calls = calls.lines().find(|line| line.starts_with("trommel_alerts_calls_total"));
     let count = calls.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-    assert!(count.is_some_and(|count| (3..=5).contains(&count)), "{calls:?}");
+    // Told, grown, resolved; and between them not more often than the interval allows, on a busy machine too.
+    let most = 3 + u64::try_from(begin.elapsed().as_millis()).unwrap() / 500;
+    assert!(count.is_some_and(|count| (3..=most).contains(&count)), "{calls:?}, {most} at most");
 }
