@@ -1,5 +1,6 @@
 //! A sink that nothing may expire of: the sender waits, and all that was acknowledged arrives.
 
+use crate::durable::BACKEND;
 use crate::shutdown::{binary, free_port};
 use crate::world::{World, logs};
 use std::process::Command;
@@ -11,13 +12,6 @@ pipelines: [{ name: logs, when: { signal: logs }, sinks: [must, may] }]
 sinks:
   must: { type: otlp, endpoint: "http://127.0.0.1:BACKEND", essential: true, journal: { max: 1MiB } }
   may: { type: discard }
-"#;
-
-const BACKEND: &str = r#"
-receivers: { otlp: { grpc: { listen: 127.0.0.1:BACKEND } } }
-console: { listen: 127.0.0.1:0 }
-pipelines: [{ name: logs, when: { signal: logs }, sinks: [streams] }]
-sinks: { streams: { type: streams } }
 "#;
 
 /// `trommel ledger` of this collector: its exit code and what it prints.

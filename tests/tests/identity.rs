@@ -103,10 +103,9 @@ async fn what_is_not_yours_and_what_is_not_there_look_the_same() {
     world.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn through_a_sidecar_that_trusts_its_application_the_gateway_still_knows_the_sender() {
-    let gateway = World::start(&gateway()).await;
-    let sidecar = World::start(&format!(
+/// A collector beside an application of acme, which sends all it gets to this gateway.
+pub async fn sidecar(gateway: &World) -> World {
+    World::start(&format!(
         r#"
 receivers: {{ otlp: {{ grpc: {{ listen: 127.0.0.1:0 }} }} }}
 console: {{ listen: 127.0.0.1:0 }}
@@ -115,7 +114,13 @@ sinks: {{ gateway: {{ type: otlp, endpoint: "http://{}", headers: {{ authorizati
 "#,
         gateway.grpc()
     ))
-    .await;
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_sidecar_that_trusts_its_application_the_gateway_still_knows_the_sender() {
+    let gateway = World::start(&gateway()).await;
+    let sidecar = sidecar(&gateway).await;
     sidecar.send(None, logs(&[("tenant.id", "globex"), ("project.id", "shop")], &["forged"])).await.unwrap();
     let records = gateway.history_of(Some("acme-token"), "acme", "shop", 1).await;
     assert_eq!(records[0]["body"], "forged");

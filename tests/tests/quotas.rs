@@ -141,16 +141,7 @@ async fn of_an_agents_request_the_part_over_quota_is_left_out_and_the_rest_arriv
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sidecar_waits_as_it_is_told_and_loses_nothing() {
     let gateway = World::start(&gateway("{ default: { records: 100, burst: 1s } }")).await;
-    let sidecar = World::start(&format!(
-        r#"
-receivers: {{ otlp: {{ grpc: {{ listen: 127.0.0.1:0 }} }} }}
-console: {{ listen: 127.0.0.1:0 }}
-pipelines: [{{ name: all, sinks: [gateway] }}]
-sinks: {{ gateway: {{ type: otlp, endpoint: "http://{}", headers: {{ authorization: "Bearer acme-token" }} }} }}
-"#,
-        gateway.grpc()
-    ))
-    .await;
+    let sidecar = crate::identity::sidecar(&gateway).await;
     let retries = "trommel_deliver_attempts_total{sink=\"gateway\",result=\"retry\"}";
     let mut sent = 0;
     while sidecar.metric(retries).await.unwrap_or_default() < 1.0 {

@@ -21,7 +21,8 @@ sinks: { backend: { type: otlp, endpoint: "http://127.0.0.1:BACKEND" } }
 journal: { kind: disk, max: 1GiB, age: 1h }
 "#;
 
-const BACKEND: &str = r#"
+/// A collector that stores what others deliver to it.
+pub const BACKEND: &str = r#"
 receivers: { otlp: { grpc: { listen: 127.0.0.1:BACKEND } } }
 console: { listen: 127.0.0.1:0 }
 pipelines: [{ name: logs, when: { signal: logs }, sinks: [streams] }]
