@@ -45,6 +45,8 @@ const RETAIN_EVERY: Duration = Duration::from_secs(3600);
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long the channels may take to hear the last of it when the collector stops.
 const ALERTS_MAX: Duration = Duration::from_secs(5);
+/// How long the disk may take for the last marks: they are small, and a disk that hangs must not hold up the stop.
+const JOURNAL_MAX: Duration = Duration::from_secs(5);
 /// How long requests in flight may take when the collector stops.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -240,7 +242,11 @@ impl App {
         if let Some(letters) = &self.letters {
             letters.end().await;
         }
-        self.journal.end().await;
+        if tokio::time::timeout(JOURNAL_MAX, self.journal.end()).await.is_err() {
+            tracing::warn!(
+                "the journal's disk does not answer: what was delivered of late is sent again after the start"
+            );
+        }
         self.journal.ledger.snapshot().unaccounted().iter().map(|line| format!("{line:?}")).collect()
     }
 
