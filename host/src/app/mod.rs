@@ -239,10 +239,13 @@ impl App {
         if let Some(streams) = &self.streams {
             streams.close().await;
         }
-        if let Some(letters) = &self.letters {
-            letters.end().await;
-        }
-        if tokio::time::timeout(JOURNAL_MAX, self.journal.end()).await.is_err() {
+        let ended = async {
+            if let Some(letters) = &self.letters {
+                letters.end().await;
+            }
+            self.journal.end().await;
+        };
+        if tokio::time::timeout(JOURNAL_MAX, ended).await.is_err() {
             tracing::warn!(
                 "the journal's disk does not answer: what was delivered of late is sent again after the start"
             );
