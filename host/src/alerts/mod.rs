@@ -31,7 +31,7 @@ use tokio::time::Instant;
 const WAITING_MINUTES_MAX: usize = 5;
 
 /// Where people are told, of what, and how often.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub channels: Vec<(String, ChannelSettings)>,
     /// The first that fits decides; an incident that fits none is counted and told nobody.
@@ -68,7 +68,7 @@ pub struct Route {
 }
 
 /// A channel and its budget.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ChannelSettings {
     pub kind: ChannelKind,
     /// Messages and edits of a minute, at most; what is over it waits, and the newest state is told then. The last of
@@ -76,7 +76,7 @@ pub struct ChannelSettings {
     pub per_minute: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ChannelKind {
     Telegram(telegram::Settings),
     /// Alertmanager's version 4.

@@ -1,8 +1,10 @@
 //! Assembly in flow order, shutdown in reverse. The only place that starts long-lived tasks.
 
+mod delivering;
 mod demonstration;
 mod faults;
 mod plugins;
+mod reload;
 
 pub use demonstration::Demo;
 pub use faults::faults;
@@ -13,7 +15,7 @@ use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, DeadLetters, Followed, Journal, SinkId};
 use crate::pipeline::letters::Letters;
-use crate::pipeline::{self, Pipeline, Surroundings, deliver};
+use crate::pipeline::{self, Arrangement, Pipeline, Surroundings};
 use crate::receivers::{self, Listeners, Receiver};
 use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
@@ -21,13 +23,15 @@ use crate::streams::Streams;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
 use anyhow::{Context, Result};
+use delivering::Delivering;
 use plugins::Plugins;
+use reload::Reload;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -41,8 +45,6 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(1);
 const LETTERS_EVERY: Duration = Duration::from_secs(60);
 /// How often whole days of streams are looked at.
 const RETAIN_EVERY: Duration = Duration::from_secs(3600);
-/// How long the sinks may take to empty the journal when the collector stops.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long the channels may take to hear the last of it when the collector stops.
 const ALERTS_MAX: Duration = Duration::from_secs(5);
 /// How long the disk may take for the last marks: they are small, and a disk that hangs must not hold up the stop.
@@ -66,9 +68,10 @@ pub struct App {
     /// No new requests.
     stop_receiving: CancellationToken,
     receiving: JoinSet<()>,
-    /// The sinks deliver what is there, then end.
-    stop_delivering: CancellationToken,
-    delivering: JoinSet<()>,
+    /// The configuration changes no more.
+    stop_reloading: CancellationToken,
+    reloading: JoinSet<()>,
+    delivering: Arc<Mutex<Delivering>>,
     alerts: Arc<Alerts>,
     /// Nothing is raised any more: the channels are told what is due, then end.
     stop_alerting: CancellationToken,
@@ -155,7 +158,7 @@ impl App {
         let sinks = open_sinks(&config, streams.as_ref())?;
         let settings = pipeline::Settings {
             record_bytes_max: config.record_bytes_max,
-            ..pipeline::Settings::new(config.pipelines.clone(), config.tenants.attributes.clone())
+            ..pipeline::Settings::new(config.tenants.attributes.clone())
         };
         let around = Surroundings {
             tenants: tenants.clone(),
@@ -164,9 +167,12 @@ impl App {
             clock: journal::system_clock(),
             metrics: metrics.clone(),
         };
+        let arrangement = Arrangement::of(config.pipelines.clone(), &names);
         let pipeline =
-            Pipeline::open(settings, &plugins.slots(), names, around).map_err(anyhow::Error::msg)?;
+            Pipeline::open(settings, arrangement, &plugins.slots(), around).map_err(anyhow::Error::msg)?;
 
+        let delivering = Delivering::new(journal.clone(), letters.clone(), metrics.clone());
+        let delivering = Arc::new(Mutex::new(delivering));
         let stop_serving = CancellationToken::new();
         let mut app = App {
             grpc: listeners.grpc.as_ref().and_then(|listener| listener.socket.local_addr().ok()),
@@ -180,8 +186,9 @@ impl App {
             streams,
             stop_receiving: CancellationToken::new(),
             receiving: JoinSet::new(),
-            stop_delivering: CancellationToken::new(),
-            delivering: JoinSet::new(),
+            stop_reloading: CancellationToken::new(),
+            reloading: JoinSet::new(),
+            delivering,
             alerts: alerts.clone(),
             stop_alerting: CancellationToken::new(),
             alerting: JoinSet::new(),
@@ -194,11 +201,12 @@ impl App {
         app.keep_time(&sandbox, tenants.clone());
         app.load_plugins(sandbox);
         app.follow(&config);
-        app.deliver(sinks, &config, &metrics);
+        app.deliver(sinks, &config).await;
         if let (Some((socket, tls)), Some(settings)) = (console_port, &config.console) {
             app.serve_console(socket, tls, settings, tenants.clone(), metrics.clone());
         }
-        app.receive(listeners, config.receivers.clone(), tenants, metrics);
+        app.receive(listeners, config.receivers.clone(), tenants, metrics.clone());
+        app.reload(config, &metrics);
         Ok(app)
     }
 
@@ -206,20 +214,19 @@ impl App {
     /// what the ledger does not account for: nothing, unless there is a bug.
     pub async fn stop(mut self) -> Vec<String> {
         self.demonstration.shutdown().await;
+        self.stop_reloading.cancel();
         self.pipeline.stop();
         self.stop_receiving.cancel();
         let _ =
             tokio::time::timeout(ANSWER_MAX, async { while self.receiving.join_next().await.is_some() {} })
                 .await;
         self.receiving.shutdown().await;
-        self.stop_delivering.cancel();
-        let drained = tokio::time::timeout(DRAIN_MAX + Duration::from_secs(1), async {
-            while self.delivering.join_next().await.is_some() {}
-        });
-        if drained.await.is_err() {
-            tracing::warn!("the sinks were not drained in time");
-        }
-        self.delivering.shutdown().await;
+        // One that is half way hands sinks over.
+        let reloaded =
+            tokio::time::timeout(ANSWER_MAX, async { while self.reloading.join_next().await.is_some() {} });
+        let _ = reloaded.await;
+        self.reloading.shutdown().await;
+        self.delivering.lock().await.end().await;
         self.stop_alerting.cancel();
         let told =
             tokio::time::timeout(ALERTS_MAX, async { while self.alerting.join_next().await.is_some() {} });
@@ -347,21 +354,28 @@ impl App {
         });
     }
 
-    fn deliver(&mut self, sinks: Vec<Arc<Sink>>, config: &Config, metrics: &Metrics) {
-        let served = config.sinks.iter().zip(&config.deliver);
-        for (number, (sink, ((name, _), settings))) in sinks.into_iter().zip(served).enumerate() {
-            let cursor = self.journal.cursor(SinkId(number as u16));
-            let settings = deliver::Settings { drain_for: DRAIN_MAX.min(settings.drain_for), ..*settings };
-            self.delivering.spawn(deliver::run(
-                name.clone(),
-                sink,
-                cursor,
-                settings,
-                self.letters.clone(),
-                metrics.clone(),
-                self.stop_delivering.clone(),
-            ));
+    async fn deliver(&self, sinks: Vec<Arc<Sink>>, config: &Config) {
+        let mut delivering = self.delivering.lock().await;
+        for (at, sink) in sinks.into_iter().enumerate() {
+            let settings = reload::settings_of(config, at);
+            delivering.serve(&config.sinks[at].0, SinkId(at as u16), sink, settings).await;
         }
+    }
+
+    /// A configuration from a file is read again when that is asked.
+    fn reload(&mut self, config: Config, metrics: &Metrics) {
+        let Some(file) = config.file.clone() else { return };
+        let reload = Reload {
+            file,
+            config,
+            plugins: self.plugins.clone(),
+            pipeline: self.pipeline.clone(),
+            journal: self.journal.clone(),
+            streams: self.streams.clone(),
+            delivering: self.delivering.clone(),
+            metrics: metrics.clone(),
+        };
+        self.reloading.spawn(reload.run(self.stop_reloading.clone()));
     }
 
     fn receive(

@@ -28,6 +28,8 @@ use std::time::Duration;
 /// Everything the collector needs to know, already valid.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where it was read from; `None`: from no file.
+    pub file: Option<PathBuf>,
     /// Embedded store, compiled plugins; created with mode 0700.
     pub data: PathBuf,
     /// Compiled plugins: `compiled` below `data`.
@@ -106,7 +108,8 @@ impl Config {
             }
         };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        examine(&text, folder, &file)
+        let (config, faults) = examine(&text, folder, &file);
+        (config.map(|config| Config { file: Some(path.to_owned()), ..config }), faults)
     }
 
     /// The embedded defaults, with their data below `folder`.
@@ -162,6 +165,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
     let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     let alerts = table.table("alerts").map(|alerts| alerts::read(alerts, &names)).unwrap_or_default();
     let config = Config {
+        file: None,
         receivers: ports::read_receivers(table.table("receivers")),
         console: ports::read_console(table.table("console")),
         plugins,

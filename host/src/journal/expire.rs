@@ -12,6 +12,7 @@ use super::ledger::Done;
 use super::queue::{Queue, charge_of};
 use super::{SinkId, SinkSettings};
 use crate::batch::Entry;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,19 +46,16 @@ impl Terms {
 }
 
 /// What the frames of one round add to essential sinks.
-pub(super) struct Added(Vec<usize>);
+#[derive(Default)]
+pub(super) struct Added(BTreeMap<SinkId, usize>);
 
 impl Journal {
-    pub(super) fn terms(&self, sink: SinkId) -> Option<&Terms> {
-        self.terms.get(usize::from(sink.0))
+    pub(super) fn terms(&self, sink: SinkId) -> Option<Terms> {
+        self.sinks.load().terms(sink).copied()
     }
 
     fn is_essential(&self, sink: SinkId) -> bool {
         self.terms(sink).is_some_and(|terms| terms.is_essential)
-    }
-
-    pub(super) fn nothing_added(&self) -> Added {
-        Added(vec![0; self.terms.len()])
     }
 
     /// Whether essential sinks have room for this frame beside what was added before; then it is added as well.
@@ -67,28 +65,27 @@ impl Journal {
             let to_it = parts().filter(|part| part.sinks.contains(sink));
             to_it.map(|part| charge_of(part.bytes.len())).fold(0, usize::saturating_add)
         };
-        let essential = |at: &usize| self.is_essential(SinkId(*at as u16));
-        let more: Vec<(usize, usize)> = (0..self.terms.len())
-            .filter(essential)
-            .map(|at| (at, with(SinkId(at as u16))))
-            .filter(|(_, bytes)| *bytes > 0)
-            .collect();
-        for (at, bytes) in &more {
-            let held = state.queues.get(*at).map_or(0, |queue| queue.charged_bytes) + added.0[*at];
+        let sinks = self.sinks.load();
+        let essential = sinks.essential().map(|(sink, terms)| (sink, with(sink), terms.share_bytes));
+        let more: Vec<_> = essential.filter(|(_, bytes, _)| *bytes > 0).collect();
+        for (sink, bytes, share_bytes) in &more {
+            let held = state.queues.get(usize::from(sink.0)).map_or(0, |queue| queue.charged_bytes);
+            let held = held + added.0.get(sink).copied().unwrap_or(0);
             // One that is larger than the whole share is taken by a sink that has nothing else.
-            if held > 0 && held.saturating_add(*bytes) > self.terms[*at].share_bytes {
+            if held > 0 && held.saturating_add(*bytes) > *share_bytes {
                 return false;
             }
         }
-        more.into_iter().for_each(|(at, bytes)| added.0[at] += bytes);
+        more.into_iter().for_each(|(sink, bytes, _)| *added.0.entry(sink).or_default() += bytes);
         true
     }
 
     /// Whether an essential sink is so far behind that the files it still needs fill the disk's bound.
     pub(super) fn is_held(&self, state: &State) -> bool {
         let Some(on_disk) = &self.on_disk else { return false };
-        let queues = state.queues.iter().zip(&self.terms).filter(|(_, terms)| terms.is_essential);
-        let oldest = queues.filter_map(|(queue, _)| queue.oldest_segment()).min();
+        let sinks = self.sinks.load();
+        let queues = sinks.essential().filter_map(|(sink, _)| state.queues.get(usize::from(sink.0)));
+        let oldest = queues.filter_map(Queue::oldest_segment).min();
         let last = state.segments.last().map_or(0, |(number, _)| *number);
         // The last one is there in any case.
         oldest

@@ -3,10 +3,11 @@
 //! In memory, what was acknowledged dies with the process; on disk, it is with the queues once it is safe.
 
 use super::disk::{self, Position};
-use super::expire::Terms;
+use super::expire::Added;
 use super::follow::Ring;
 use super::ledger::{Done, Ledger, Outcome, Pending};
 use super::queue::{Queue, Waiting};
+use super::sinks::Sinks;
 use super::start::{Recovered, Starts};
 use super::write::OnDisk;
 use super::{
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::batch::{Entry, Signal, Stream};
 use crate::telemetry::Metrics;
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -125,29 +127,25 @@ pub(super) struct Limits {
 }
 
 /// What all sinks share.
-struct Shares {
-    bytes_max: usize,
-    memory_bytes_max: usize,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shares {
+    pub(super) bytes_max: usize,
+    pub(super) memory_bytes_max: usize,
 }
 
 /// What is kept until every sink is done.
 pub struct Journal {
     pub ledger: Arc<Ledger>,
     pub(super) node: [u8; 4],
-    /// One per sink.
-    pub(super) terms: Vec<Terms>,
-    /// What a sink's entries may take of the memory.
-    memory_share_bytes: usize,
+    /// Changed under the lock of `state` alone.
+    pub(super) sinks: ArcSwap<Sinks>,
+    pub(super) shares: Shares,
     pub(super) clock: Clock,
     state: Mutex<State>,
     /// Held while what takes effect with a frame does so. Taken before `state` is let go: the order of commits.
     effects: Mutex<()>,
-    /// One per sink: something waits for it.
-    waiting: Vec<Notify>,
     /// Something for followers.
     pub(super) followed: Notify,
-    /// The numbers that were given to the names of the ledger's sinks.
-    pub(super) numbers: Vec<u16>,
     /// Records below this number are of a process before.
     pub(super) recovered_until: u64,
     /// `None`: in memory.
@@ -160,6 +158,7 @@ pub(super) struct State {
     /// While a round is on its way: its time. What happens before its frames has it as well.
     pub(super) round_ms: Option<u64>,
     pub(super) is_closed: bool,
+    /// One per known sink, and empty for one that is gone.
     pub(super) queues: Vec<Queue>,
     pub(super) ring: Ring,
     /// On disk: behind the last frame that is with the queues.
@@ -237,7 +236,9 @@ impl Journal {
         let (names, numbers) = recovered.names(&named);
         let ledger = Ledger::new(&names, metrics.tenant_labels.clone());
         metrics.add_collector(Box::new(ledger.clone()));
-        let queues = numbers.iter().take(sinks.len()).map(|number| recovered.queue(*number)).collect();
+        let mut queues: Vec<Queue> =
+            numbers.iter().take(sinks.len()).map(|number| recovered.queue(*number)).collect();
+        queues.resize_with(names.len(), Queue::default);
         let time_ms = recovered.time_ms;
         let next_number = recovered.next;
         let end = on_disk.as_ref().map(OnDisk::end).unwrap_or_default();
@@ -248,15 +249,14 @@ impl Journal {
                 tracing::warn!(sink, records, "the sink was removed, and what it had not taken expires");
             }
         }
-        let terms = Terms::of(sinks, shares.bytes_max);
         // What sinks hold anyway, unless a viewer's hub lags behind all of them.
         let ring_bytes = (shares.bytes_max.min(shares.memory_bytes_max)) / sinks.len().max(1);
-        let memory_share_bytes = shares.memory_bytes_max / sinks.len().max(1);
+        let known = Sinks::new(sinks, names, numbers, shares.bytes_max, shares.memory_bytes_max);
         let journal = Arc::new(Journal {
             ledger,
             node: recovered.node.unwrap_or_else(node),
-            terms,
-            memory_share_bytes,
+            sinks: ArcSwap::from_pointee(known),
+            shares,
             clock,
             state: Mutex::new(State {
                 next_number,
@@ -272,9 +272,7 @@ impl Journal {
                 changes: 1,
             }),
             effects: Mutex::default(),
-            waiting: sinks.iter().map(|_| Notify::new()).collect(),
             followed: Notify::new(),
-            numbers,
             recovered_until: next_number,
             on_disk,
         });
@@ -298,7 +296,7 @@ impl Journal {
     }
 
     pub(super) fn notify(&self) {
-        self.waiting.iter().for_each(Notify::notify_one);
+        self.sinks.load().known.iter().for_each(|known| known.waiting.notify_one());
         self.followed.notify_waiters();
     }
 
@@ -307,7 +305,7 @@ impl Journal {
         let refused = if state.is_closed {
             Some(CommitRefused::Stopping)
         } else {
-            (!self.has_room(&state, &mut self.nothing_added(), &frame)).then_some(CommitRefused::Behind)
+            (!self.has_room(&state, &mut Added::default(), &frame)).then_some(CommitRefused::Behind)
         };
         if let Some(refused) = refused {
             drop(state);
@@ -365,9 +363,12 @@ impl Journal {
         }
         state.next_number += u64::from(part.records);
         state.ring.push(&entry, part.sinks);
+        let sinks = self.sinks.load();
+        let memory_bytes_max = self.on_disk.as_ref().map_or(usize::MAX, |_| sinks.memory_share_bytes);
         for sink in part.sinks.iter() {
-            if let Some(queue) = state.queues.get_mut(usize::from(sink.0)) {
-                let memory_bytes_max = self.on_disk.as_ref().map_or(usize::MAX, |_| self.memory_share_bytes);
+            if sinks.terms(sink).is_none() {
+                self.expire_retired(sink, &entry);
+            } else if let Some(queue) = state.queues.get_mut(usize::from(sink.0)) {
                 queue.push(Waiting { entry: entry.clone(), is_resend: false, at }, memory_bytes_max);
                 self.make_room(sink, queue);
             }
@@ -407,11 +408,11 @@ impl Journal {
 
     /// What of one sink may be in memory at a time, in bytes.
     pub fn memory_share_bytes(&self) -> usize {
-        self.memory_share_bytes
+        self.sinks.load().memory_share_bytes
     }
 
-    pub(super) fn waiting(&self, sink: SinkId) -> Option<&Notify> {
-        self.waiting.get(usize::from(sink.0))
+    pub(super) fn waiting(&self, sink: SinkId) -> Option<Arc<Notify>> {
+        self.sinks.load().get(sink).map(|known| known.waiting.clone())
     }
 
     pub(super) fn with_queue<T>(&self, sink: SinkId, f: impl FnOnce(&mut Queue) -> T) -> Option<T> {
@@ -446,7 +447,7 @@ impl Journal {
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Journal").field("sinks", &self.sinks).finish_non_exhaustive()
     }
 }
 

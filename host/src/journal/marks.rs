@@ -88,13 +88,13 @@ impl Journal {
             frontier: next,
             ..SinkMark::default()
         };
-        let sinks = self.ledger.sinks().iter().zip(&self.numbers).enumerate();
-        let sinks = sinks.map(|(at, (name, number))| match state.queues.get(at) {
-            Some(queue) => queue.mark(*number, name, next),
-            None => gone(*number, name),
+        let known = self.sinks.load();
+        let sinks = known.known.iter().zip(&state.queues).map(|(sink, queue)| match sink.terms {
+            Some(_) => queue.mark(sink.number, &sink.name, next),
+            None => gone(sink.number, &sink.name),
         });
         let sinks = sinks.collect();
-        let accounts = self.ledger.kept(is_full, &self.numbers).into_iter();
+        let accounts = self.ledger.kept(is_full, &known.numbers()).into_iter();
         let accounts =
             accounts.map(|((tenant, signal), kept)| AccountMark { tenant, signal, kept }).collect();
         let needed = state.queues.iter().filter_map(super::queue::Queue::oldest_segment).min();

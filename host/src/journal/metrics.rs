@@ -11,9 +11,11 @@ impl Collector for Journal {
         let help = "What a sink still has to take, in bytes of the journal";
         let name = "deliver_waiting_bytes";
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (number, sink) in self.ledger.sinks().iter().take(self.terms.len()).enumerate() {
+        let sinks = self.sinks.load();
+        let there = sinks.known.iter().enumerate().filter(|(_, sink)| sink.terms.is_some());
+        for (number, sink) in there {
             let bytes = i64::try_from(self.charged_bytes(SinkId(number as u16))).unwrap_or(i64::MAX);
-            metric.encode_family(&[("sink", sink.as_str())])?.encode_gauge(&bytes)?;
+            metric.encode_family(&[("sink", sink.name.as_str())])?.encode_gauge(&bytes)?;
         }
         if self.is_durable() {
             let help = "The room that the journal's files take, in bytes";

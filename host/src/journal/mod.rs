@@ -15,6 +15,7 @@ mod metrics;
 mod payload;
 mod queue;
 mod read;
+mod sinks;
 mod start;
 mod write;
 
@@ -29,6 +30,8 @@ pub use dead_letters::{
 pub use follow::{Followed, Follower};
 pub use keep::{After, Clock, CommitRefused, Committed, Frame, FramePart, Journal, system_clock};
 pub use ledger::{Done, Ledger, LedgerTable, Line, LineTable, Outcome, Pending, Reason, SinkTable};
+
+pub use sinks::TooManySinks;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,7 +88,7 @@ pub const FRAME_BYTES_MAX: usize = disk::FRAME_BYTES_MAX as usize;
 /// The most sinks that a configuration may have: a set of them is one word.
 pub const SINKS_MAX: usize = 64;
 
-/// The number of a sink: its position in the configuration, below [`SINKS_MAX`].
+/// The number of a sink in this process, below [`SINKS_MAX`]: at the start its position in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SinkId(pub u16);
 

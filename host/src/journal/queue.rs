@@ -25,6 +25,8 @@ pub(super) struct Queue {
     /// Where to read on.
     pub(super) behind: Option<Position>,
     pub(super) is_reading: bool,
+    /// How often the sink was taken on again: what was read for the one before is not for this one.
+    pub(super) turn: u32,
     /// Entries below this number were in memory, or were done before the start.
     pub(super) seen_until: u64,
     /// Except these, which were outstanding at the start and were not read yet.

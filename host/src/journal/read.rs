@@ -20,11 +20,11 @@ impl Journal {
         let looked = self.with_queue(sink, |queue| {
             let starts = queue.wants_reading();
             queue.is_reading |= starts;
-            (starts, queue.waiting.is_empty() && queue.behind.is_some())
+            (starts, queue.turn, queue.waiting.is_empty() && queue.behind.is_some())
         });
-        let (starts, is_behind) = looked.unwrap_or_default();
+        let (starts, turn, is_behind) = looked.unwrap_or_default();
         if starts {
-            let reading = Reading { journal: self.clone(), sink, is_failed: false };
+            let reading = Reading { journal: self.clone(), sink, turn, is_failed: false };
             // It goes on when the cursor that asked is gone: what is read waits for the next.
             drop(tokio::task::spawn_blocking(move || reading.run()));
         }
@@ -36,6 +36,8 @@ impl Journal {
 struct Reading {
     journal: Arc<Journal>,
     sink: SinkId,
+    /// Of the queue.
+    turn: u32,
     is_failed: bool,
 }
 
@@ -49,7 +51,7 @@ struct Chunk {
 
 impl Reading {
     fn run(mut self) {
-        let Some(number) = self.journal.numbers.get(usize::from(self.sink.0)).copied() else { return };
+        let Some(number) = self.journal.sinks.load().get(self.sink).map(|sink| sink.number) else { return };
         while let Some((from, until)) = self.rest() {
             match self.chunk(number, from, until) {
                 Ok(chunk) => self.hand_over(chunk, until),
@@ -67,7 +69,7 @@ impl Reading {
     fn rest(&self) -> Option<(Position, Position)> {
         let state = self.journal.state();
         let queue = state.queues.get(usize::from(self.sink.0))?;
-        let from = queue.behind.filter(|_| queue.waiting.is_empty())?;
+        let from = queue.behind.filter(|_| queue.waiting.is_empty() && queue.turn == self.turn)?;
         Some((from, state.end))
     }
 
@@ -142,7 +144,8 @@ impl Reading {
         let mut state = self.journal.state();
         let is_end = chunk.is_end && state.end == until;
         let State { queues, starts, .. } = &mut *state;
-        if let Some(queue) = queues.get_mut(usize::from(self.sink.0)) {
+        let queue = queues.get_mut(usize::from(self.sink.0)).filter(|queue| queue.turn == self.turn);
+        if let Some(queue) = queue {
             let is_void = |waiting: &Waiting| starts.is_void(waiting.at.segment, waiting.entry.first);
             let entries = chunk.entries.into_iter().filter(|waiting| !is_void(waiting));
             entries.for_each(|waiting| queue.push_read(waiting));
@@ -171,7 +174,7 @@ impl Chunk {
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.journal.with_queue(self.sink, |queue| queue.is_reading = false);
+        self.journal.with_queue(self.sink, |queue| queue.is_reading &= queue.turn != self.turn);
         if !self.is_failed
             && !std::thread::panicking()
             && let Some(waiting) = self.journal.waiting(self.sink)

@@ -5,6 +5,7 @@
 //! entries of their round, and tell of what was handed to the queues before it.
 
 use super::disk::{self, Disk, Kind, Log, Position, Skipped, WriteError};
+use super::expire::Added;
 use super::keep::{CommitRefused, Committed, Frame, Journal, Limits, State, refuse};
 use super::payload;
 use super::{FRAME_BYTES_MAX, SinkId};
@@ -209,7 +210,7 @@ impl Journal {
 
     /// New requests should be refused: an essential sink is too far behind.
     pub fn is_waited_for(&self) -> bool {
-        self.terms.iter().any(|terms| terms.is_essential) && self.is_held(&self.state())
+        self.sinks.load().essential().next().is_some() && self.is_held(&self.state())
     }
 
     /// New requests should be refused: there is no room for them on the disk.
@@ -230,7 +231,8 @@ impl Journal {
             let records = self.ledger.expire_in_flight(SinkId(at as u16), "damaged");
             if records > 0 {
                 *changes += 1;
-                let sink = &self.ledger.sinks()[at];
+                let sinks = self.sinks.load();
+                let sink = &sinks.known[at].name;
                 tracing::warn!(sink, records, "records are lost: the journal is damaged");
             }
         }
@@ -312,7 +314,7 @@ impl Journal {
         (state.time_ms, state.round_ms) = (time_ms, Some(time_ms));
         let mut first = state.next_number;
         let (is_closed, is_held) = (state.is_closed, self.is_held(&state));
-        let mut added = self.nothing_added();
+        let mut added = Added::default();
         let mut refused = Vec::new();
         let mut kept = Vec::new();
         for asked in asked {
@@ -347,16 +349,13 @@ impl Journal {
             signal: pending.signal(),
             outcome: outcome.clone(),
         });
+        let known = self.sinks.load();
         let parts = frame.parts.iter().map(|part| payload::Part {
             stream: part.stream.clone(),
             signal: part.signal,
             records: part.records,
             bytes: u32::try_from(part.bytes.len()).unwrap_or(u32::MAX),
-            sinks: part
-                .sinks
-                .iter()
-                .filter_map(|sink| self.numbers.get(usize::from(sink.0)).copied())
-                .collect(),
+            sinks: part.sinks.iter().filter_map(|sink| known.get(sink).map(|sink| sink.number)).collect(),
         });
         payload::Entry { first, time_ms, settled: settled.collect(), parts: parts.collect() }
     }

@@ -264,8 +264,7 @@ impl Letters {
 
 impl Pipeline {
     fn sink(&self, name: &str) -> Option<SinkId> {
-        let at = self.shared.sinks.iter().position(|sink| sink == name)?;
-        Some(SinkId(u16::try_from(at).ok()?))
+        self.shared.snapshot.load().arrangement.sinks.get(name).copied()
     }
 
     async fn replay(&self, whole: WholeLetter, sink: SinkId) -> Result<(), String> {

@@ -22,6 +22,7 @@ pub use chain::Slot;
 pub use submit::{Pipeline, Surroundings};
 
 use crate::batch::{IdentityKeys, Signal, TenantId};
+use crate::journal::SinkId;
 use crate::net::backoff;
 use crate::tenants::{Caller, Limited, OverQuota, Taken};
 use bytes::Bytes;
@@ -32,8 +33,6 @@ use std::time::Duration;
 /// What requests go through.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The first that fits takes the batch; none: it is counted as unrouted.
-    pub pipelines: Vec<PipelineSettings>,
     /// The attributes that say whose a resource is, as in the settings of `tenants`.
     pub identity: IdentityKeys,
     /// How many work at one time on requests that leave the executor.
@@ -46,15 +45,32 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults of all but what has none.
-    pub fn new(pipelines: Vec<PipelineSettings>, identity: IdentityKeys) -> Settings {
+    pub fn new(identity: IdentityKeys) -> Settings {
         let come_back = (Duration::from_secs(1), Duration::from_secs(5));
         let workers = available_parallelism().map_or(2, usize::from);
-        Settings { pipelines, identity, workers, record_bytes_max: 1 << 20, come_back }
+        Settings { identity, workers, record_bytes_max: 1 << 20, come_back }
+    }
+}
+
+/// The pipelines, and the sinks that they may name. They change while the collector runs, as the plugins do.
+#[derive(Clone, Debug, Default)]
+pub struct Arrangement {
+    /// The first that fits takes the batch; none: it is counted as unrouted.
+    pub pipelines: Vec<PipelineSettings>,
+    /// As the journal knows them.
+    pub sinks: BTreeMap<String, SinkId>,
+}
+
+impl Arrangement {
+    /// At a start: `sinks` in the order in which the journal was given them.
+    pub fn of(pipelines: Vec<PipelineSettings>, sinks: &[String]) -> Arrangement {
+        let sinks = sinks.iter().enumerate().map(|(at, name)| (name.clone(), SinkId(at as u16)));
+        Arrangement { pipelines, sinks: sinks.collect() }
     }
 }
 
 /// Batches of these tenants and this signal, through these plugins, to these sinks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PipelineSettings {
     pub name: String,
     /// `None`: every signal.

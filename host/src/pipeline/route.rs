@@ -22,14 +22,17 @@ struct Destination {
 }
 
 impl Plan {
-    /// `sinks` by their numbers. An error names the sink that is not there.
-    pub(super) fn of(settings: &PipelineSettings, sinks: &[String]) -> Result<Plan, String> {
+    /// An error names the sink that is not there.
+    pub(super) fn of(
+        settings: &PipelineSettings,
+        sinks: &BTreeMap<String, SinkId>,
+    ) -> Result<Plan, String> {
         let destination = |route: &SinkRoute| {
-            let at = sinks.iter().position(|name| *name == route.sink);
-            let at =
-                at.ok_or_else(|| format!("pipeline `{}`: there is no sink `{}`", settings.name, route.sink))?;
+            let sink = sinks.get(&route.sink).copied();
+            let sink =
+                sink.ok_or_else(|| format!("pipeline `{}`: there is no sink `{}`", settings.name, route.sink))?;
             Ok::<_, String>(Destination {
-                sink: SinkId(at as u16),
+                sink,
                 resource: route.resource.clone(),
                 route: route.route.clone(),
             })

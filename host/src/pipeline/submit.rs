@@ -5,7 +5,7 @@ use super::effects::Consequences;
 use super::route::Plan;
 use super::turns::{TooLate, Turn, Turns};
 use super::work::{Made, Snapshot, Way, Work};
-use super::{Receipt, Refusal, Settings, Submission};
+use super::{Arrangement, Receipt, Refusal, Settings, Submission};
 use crate::alerts::Alerts;
 use crate::batch::Malformed;
 use crate::journal::{After, Clock, CommitRefused, FRAME_BYTES_MAX, Frame, Journal};
@@ -50,7 +50,6 @@ pub(super) struct Shared {
     pub(super) metrics: Metrics,
     pub(super) clock: ClockCell,
     pub(super) snapshot: ArcSwap<Snapshot>,
-    pub(super) sinks: Vec<String>,
     pub(super) turns: Arc<Turns>,
     pub(super) consequences: Consequences,
     not_loaded: ArcSwap<Vec<String>>,
@@ -74,15 +73,15 @@ impl std::ops::Deref for ClockCell {
 }
 
 impl Pipeline {
-    /// `sinks` by their numbers, as the journal knows them. An error names what a pipeline refers to and is not there.
+    /// An error names what a pipeline refers to and is not there.
     pub fn open(
         settings: Settings,
+        arrangement: Arrangement,
         slots: &[Slot],
-        sinks: Vec<String>,
         around: Surroundings,
     ) -> Result<Pipeline, String> {
         let Surroundings { tenants, journal, alerts, clock, metrics } = around;
-        let snapshot = snapshot(&settings, slots, &sinks)?;
+        let snapshot = snapshot(Arc::new(arrangement), slots)?;
         let consequences = Consequences::new(alerts, metrics.clone());
         consequences.series.promote(windows(slots));
         let turns = Turns::new(settings.workers);
@@ -94,7 +93,6 @@ impl Pipeline {
             metrics,
             clock: ClockCell(clock),
             snapshot: ArcSwap::from_pointee(snapshot),
-            sinks,
             turns,
             not_loaded: ArcSwap::from_pointee(not_loaded(slots)),
             is_stopping: AtomicBool::new(false),
@@ -104,12 +102,22 @@ impl Pipeline {
 
     /// From now on requests take these plugins; those on the way keep what they began with.
     pub fn promote(&self, slots: &[Slot]) -> Result<(), String> {
-        let snapshot = snapshot(&self.shared.settings, slots, &self.shared.sinks)?;
+        let arrangement = self.shared.snapshot.load().arrangement.clone();
+        self.take(snapshot(arrangement, slots)?, slots);
+        Ok(())
+    }
+
+    /// As [`Pipeline::promote`], with other pipelines and sinks at the same moment.
+    pub fn arrange(&self, arrangement: Arrangement, slots: &[Slot]) -> Result<(), String> {
+        self.take(snapshot(Arc::new(arrangement), slots)?, slots);
+        Ok(())
+    }
+
+    fn take(&self, snapshot: Snapshot, slots: &[Slot]) {
         // First, so that what a new plugin adds has a place.
         self.shared.consequences.series.promote(windows(slots));
         self.shared.snapshot.store(Arc::new(snapshot));
         self.shared.not_loaded.store(Arc::new(not_loaded(slots)));
-        Ok(())
     }
 
     /// Plugins of the configuration that are not loaded: not ready while there are any.
@@ -260,17 +268,17 @@ fn key_of(caller: &Arc<Caller>) -> String {
     }
 }
 
-fn snapshot(settings: &Settings, slots: &[Slot], sinks: &[String]) -> Result<Snapshot, String> {
+fn snapshot(arrangement: Arc<Arrangement>, slots: &[Slot]) -> Result<Snapshot, String> {
     let mut ways = Vec::new();
-    for pipeline in &settings.pipelines {
+    for pipeline in &arrangement.pipelines {
         let slot = |name: &String| {
             let slot = slots.iter().find(|slot| slot.name == *name);
             slot.cloned().ok_or_else(|| format!("pipeline `{}`: there is no plugin `{name}`", pipeline.name))
         };
         let chain = Chain::new(pipeline.plugins.iter().map(slot).collect::<Result<_, _>>()?);
-        ways.push(Way { plan: Plan::of(pipeline, sinks)?, chain });
+        ways.push(Way { plan: Plan::of(pipeline, &arrangement.sinks)?, chain });
     }
-    Ok(Snapshot { ways, ticking: slots.iter().filter_map(ticking).cloned().collect() })
+    Ok(Snapshot { ways, ticking: slots.iter().filter_map(ticking).cloned().collect(), arrangement })
 }
 
 /// A plugin that looks at windows.

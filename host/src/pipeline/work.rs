@@ -3,7 +3,7 @@
 //! The way is cut into steps (a piece through a chain is one), so that whoever works on it can stop between two of
 //! them and let another tenant's go first.
 
-use super::Refusal;
+use super::{Arrangement, Refusal};
 use super::chain::{self, Chain, Missing};
 use super::left::Leavings;
 use super::route::Plan;
@@ -36,6 +36,8 @@ pub(super) struct Snapshot {
     pub(super) ways: Vec<Way>,
     /// Plugins that look at windows.
     pub(super) ticking: Vec<Plugin>,
+    /// What `ways` were made from.
+    pub(super) arrangement: Arc<Arrangement>,
 }
 
 impl Snapshot {

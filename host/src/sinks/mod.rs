@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What a sink is. A closed set: the compiler names each place that a new one needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Settings {
     Otlp(otlp::Settings),
     RemoteWrite(remote_write::Settings),

@@ -30,6 +30,8 @@ pub struct Metrics {
     /// Room taken now, in bytes.
     pub admit_room_used: Gauge,
     /// Calls of plugins, by `plugin`, `result` (ok, error, fault, trap, time, memory, output, work, load).
+    /// By result: applied, unchanged, refused.
+    pub config_reloads: Family<Labels, Counter>,
     pub process_calls: Family<Labels, Counter>,
     /// CPU time of plugins in microseconds, by `plugin`.
     pub process_cpu: Family<Labels, Counter>,
@@ -112,6 +114,11 @@ impl Metrics {
                 "Requests of which a part or all was refused by a quota",
             ),
             admit_room_used: register(&mut registry, "admit_room_used_bytes", "Room taken now"),
+            config_reloads: register(
+                &mut registry,
+                "config_reloads",
+                "Times that the configuration was read again while the collector ran, by result",
+            ),
             process_calls: register(&mut registry, "process_calls", "Calls of plugins by result"),
             process_cpu: register(&mut registry, "process_cpu_microseconds", "CPU time of plugins"),
             process_restored: register(

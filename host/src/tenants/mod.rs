@@ -26,7 +26,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 /// Who may send, read and administer; how identity is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub attributes: IdentityKeys,
     /// Whether identity attributes are added where a resource has none. What differs is overwritten either way.

@@ -38,7 +38,7 @@ impl Default for Quota {
 }
 
 /// The quotas of all tenants.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuotaSettings {
     /// Of each tenant that has none of its own.
     pub default: Quota,

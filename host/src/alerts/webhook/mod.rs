@@ -17,7 +17,7 @@ use ::http::HeaderMap;
 use reqwest::Url;
 use std::collections::BTreeMap;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Often holds a secret.
     pub url: Secret,

@@ -24,6 +24,7 @@ use super::queue::{charge, charge_of};
 use super::{FramePart, SinkId};
 use crate::batch::{Entry, Signal, TenantId};
 use crate::telemetry::TenantLabels;
+use arc_swap::ArcSwap;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,7 +39,7 @@ pub(super) type Key = (TenantId, Signal);
 /// The account of all records: of this process and, where the journal is on disk, of those before it.
 #[derive(Debug)]
 pub struct Ledger {
-    sinks: Vec<String>,
+    sinks: ArcSwap<Vec<String>>,
     state: Mutex<State>,
     labels: TenantLabels,
 }
@@ -135,7 +136,7 @@ impl Done {
 impl Ledger {
     /// `sinks` by their numbers. At each scrape the busiest tenants get one of the `labels`.
     pub fn new(sinks: &[String], labels: TenantLabels) -> Arc<Ledger> {
-        Arc::new(Ledger { sinks: sinks.to_vec(), state: Mutex::default(), labels })
+        Arc::new(Ledger { sinks: ArcSwap::from_pointee(sinks.to_vec()), state: Mutex::default(), labels })
     }
 
     /// Counts records as received and in process. Dropped before it is settled, the rest is counted cancelled.
@@ -151,13 +152,14 @@ impl Ledger {
 
     /// Moves records from in process to where they went, and counts what the journal took, all at one moment.
     pub(super) fn settle(&self, settled: Vec<(Pending, Outcome)>, parts: &[FramePart]) {
+        let sinks = self.sinks.load().len();
         let mut state = self.state();
         for (pending, outcome) in &settled {
             state.account(&pending.key).settle(outcome);
         }
         for part in parts {
             let account = state.account(&(part.stream.tenant.clone(), part.signal));
-            account.commit(part, self.sinks.len());
+            account.commit(part, sinks);
         }
         drop(state);
         for (mut pending, outcome) in settled {
@@ -172,7 +174,7 @@ impl Ledger {
         let mut state = self.state();
         let account = state.account(&key);
         account.is_changed = true;
-        let account = account.sink(sink, self.sinks.len());
+        let account = account.sink(sink, self.sinks.load().len());
         account.in_flight -= i64::from(entry.records);
         account.in_flight_bytes = account.in_flight_bytes.saturating_sub(charge(entry) as u64);
         account.delivered += done.delivered;
@@ -193,12 +195,12 @@ impl Ledger {
 
     /// All lines as they are now, largest tenants first.
     pub fn snapshot(&self) -> LedgerTable {
-        table::snapshot(&self.state(), &self.sinks)
+        table::snapshot(&self.state(), &self.sinks.load())
     }
 
-    /// The names of the sinks, by their numbers.
-    pub(super) fn sinks(&self) -> &[String] {
-        &self.sinks
+    /// The names of the sinks, by their numbers: those that were there, and new ones behind them.
+    pub(super) fn name_sinks(&self, names: Vec<String>) {
+        self.sinks.store(Arc::new(names));
     }
 
     fn refuse(&self, key: &Key, records: u64, reason: Reason) {

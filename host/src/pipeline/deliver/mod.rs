@@ -67,8 +67,17 @@ impl Default for Settings {
     }
 }
 
-/// Delivers until `stop` is cancelled, then what is there, for at most `drain_for`; the rest stays in a journal that
-/// outlives the process, and expires in one that does not.
+/// When the service of a sink ends.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    /// What is there is delivered, for at most `drain_for`; the rest stays in a journal that outlives the process, and
+    /// expires in one that does not.
+    pub drain: CancellationToken,
+    /// Another goes on from here: nothing more is taken, and what is on its way may arrive, for one attempt.
+    pub hand_over: CancellationToken,
+}
+
+/// Delivers until it is told how to end.
 ///
 /// Dropping the future ends it at once; what was in flight goes back to the journal.
 ///
@@ -80,7 +89,7 @@ pub async fn run(
     settings: Settings,
     letters: Option<Arc<DeadLetters>>,
     metrics: Metrics,
-    stop: CancellationToken,
+    ends: Ends,
 ) {
     let window = settings.window.unwrap_or_else(|| sink.window()).max(1);
     // What is in flight cannot expire: at most half of the share, so that the rest takes what comes.
@@ -96,11 +105,13 @@ pub async fn run(
     // Until we are told to stop; then a deadline, up to which the same goes on.
     let mut drain_until = None;
     let mut is_ready = false;
+    let mut is_handed_over = false;
     loop {
-        if drain_until.is_some() && cursor.is_done() {
+        let is_over = if is_handed_over { deliveries.is_empty() } else { cursor.is_done() };
+        if drain_until.is_some() && is_over {
             return;
         }
-        let is_window_open = deliveries.len() < window;
+        let is_window_open = deliveries.len() < window && !is_handed_over;
         tokio::select! {
             () = gathering.ready(&cursor, joining), if !is_ready => is_ready = true,
             taken = cursor.next(joining), if is_ready && is_window_open => {
@@ -116,7 +127,13 @@ pub async fn run(
                     sleep(settings.backoff.first).await;
                 }
             }
-            () = stop.cancelled(), if drain_until.is_none() => {
+            () = ends.hand_over.cancelled(), if !is_handed_over => {
+                is_handed_over = true;
+                drain_until = Some(Instant::now() + settings.attempt_timeout);
+                // It does not wait for more.
+                gathering.end();
+            }
+            () = ends.drain.cancelled(), if drain_until.is_none() => {
                 drain_until = Some(Instant::now() + settings.drain_for);
                 gathering.end();
             }
@@ -125,7 +142,7 @@ pub async fn run(
     }
     // Their entries go back to the journal. There they stay for the next start, or expire with what was never sent.
     deliveries.shutdown().await;
-    if cursor.journal().is_durable() {
+    if is_handed_over || cursor.journal().is_durable() {
         return;
     }
     let records = cursor.journal().expire_rest(cursor.sink(), "stopped");

@@ -87,7 +87,7 @@ fn world_of(
     let sinks: Vec<String> = sinks.iter().map(|name| (*name).to_owned()).collect();
     let memory = journal::Settings::Memory { bytes_max: 64 << 20 };
     let journal = Journal::open(&memory, &sinks, clock.clone(), &metrics).unwrap();
-    let settings = Settings { workers, record_bytes_max: 10_000, ..Settings::new(pipelines, keys()) };
+    let settings = Settings { workers, record_bytes_max: 10_000, ..Settings::new(keys()) };
     let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
     let around = Surroundings {
         tenants: tenants.clone(),
@@ -96,7 +96,8 @@ fn world_of(
         clock,
         metrics: metrics.clone(),
     };
-    let pipeline = Pipeline::open(settings, slots, sinks, around).unwrap();
+    let arrangement = Arrangement::of(pipelines, &sinks);
+    let pipeline = Pipeline::open(settings, arrangement, slots, around).unwrap();
     World { pipeline, journal, tenants, alerts, metrics }
 }
 
@@ -450,10 +451,10 @@ fn a_pipeline_names_only_what_is_there() {
         let sinks = vec!["a".to_owned()];
         let memory = journal::Settings::Memory { bytes_max: 1 << 20 };
         let journal = Journal::open(&memory, &sinks, system_clock(), &metrics).unwrap();
-        let settings = Settings::new(vec![pipeline], keys());
+        let settings = Settings::new(keys());
         let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
         let around = Surroundings { tenants, journal, alerts, clock: system_clock(), metrics };
-        Pipeline::open(settings, &slots, sinks, around).map(|_| ())
+        Pipeline::open(settings, Arrangement::of(vec![pipeline], &sinks), &slots, around).map(|_| ())
     };
     assert_eq!(open(to("p", &["redact"], vec![sink("a")])), Ok(()));
     assert_eq!(open(to("p", &["sample"], vec![])), Err("pipeline `p`: there is no plugin `sample`".into()));

@@ -23,7 +23,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Where to, and how.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `http://` or `https://`, host and port; for HTTP also a path, to which `/v1/logs` and so on are added.
     pub endpoint: String,

@@ -43,7 +43,7 @@ const INLINE_BYTES_MAX: usize = 64 << 10;
 const NAMES_TOLD_MAX: usize = 1000;
 
 /// Where to, and how OTLP's names become Prometheus's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// `http://` or `https://`, with the whole path: `http://127.0.0.1:9090/api/v1/write`.
     pub endpoint: String,

@@ -70,7 +70,7 @@ impl World {
     fn serve_open(&mut self, at: u16, sink: Arc<Sink>, settings: Settings) {
         let cursor = self.journal.cursor(SinkId(at));
         let (metrics, stop) = (self.metrics.clone(), self.stop.clone());
-        self.sinks.spawn(run(format!("sink{at}"), sink, cursor, settings, None, metrics, stop));
+        self.sinks.spawn(run(format!("sink{at}"), sink, cursor, settings, None, metrics, Ends { drain: stop, ..Ends::default() }));
     }
 
     /// One entry; every sink that there is.
