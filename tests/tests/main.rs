@@ -23,6 +23,7 @@ mod identity;
 mod plugins;
 mod quotas;
 mod receive;
+mod reload;
 mod shutdown;
 mod stalls;
 mod tls;

@@ -16,7 +16,8 @@ use std::collections::BTreeMap;
 
 const RIGHT_TLS: &str = "certificates and their key in PEM, in files that the collector may read";
 const RIGHT_TOKENS: &str = "files that the collector may read, with each token once";
-pub(super) const RIGHT_SINK: &str = "an address without credentials, and files in PEM that the collector may read";
+pub(super) const RIGHT_SINK: &str =
+    "an address without credentials, and files in PEM that the collector may read";
 const RIGHT_CHANNEL: &str = "an address that can be called, and files in PEM that the collector may read";
 const RIGHT_PLUGIN: &str =
     "a component whose settings and `grant` fit: `trommel plugin inspect FILE` prints what it asks for";

@@ -108,7 +108,8 @@ impl Reload {
     fn fixed(&self, next: &Config) -> Vec<Fault> {
         let now = &self.config;
         let streams = |config: &Config| -> Option<(String, sinks::Settings)> {
-            let is_streams = |(_, sink): &&(String, sinks::Settings)| matches!(sink, sinks::Settings::Streams(_));
+            let is_streams =
+                |(_, sink): &&(String, sinks::Settings)| matches!(sink, sinks::Settings::Streams(_));
             config.sinks.iter().find(is_streams).cloned()
         };
         let identity = |config: &Config| tenants::Settings {
@@ -170,9 +171,14 @@ impl Reload {
         let named = next.kept.iter().map(|sink| sink.name.clone()).zip(ids.iter().copied()).collect();
         let arrangement = Arrangement { pipelines: next.pipelines.clone(), sinks: named };
         if let Err(wrong) = self.pipeline.arrange(arrangement, &self.plugins.slots()) {
-            return Err(next.places.faults(vec![next.places.fault("pipelines", wrong, "names that are there")]));
+            return Err(next.places.faults(vec![next.places.fault(
+                "pipelines",
+                wrong,
+                "names that are there",
+            )]));
         }
-        let mut changed = Changed { pipelines: self.config.pipelines != next.pipelines, ..Changed::default() };
+        let mut changed =
+            Changed { pipelines: self.config.pipelines != next.pipelines, ..Changed::default() };
         let mut delivering = self.delivering.lock().await;
         for (at, sink) in opened {
             let name = &next.sinks[at].0;

@@ -23,14 +23,11 @@ struct Destination {
 
 impl Plan {
     /// An error names the sink that is not there.
-    pub(super) fn of(
-        settings: &PipelineSettings,
-        sinks: &BTreeMap<String, SinkId>,
-    ) -> Result<Plan, String> {
+    pub(super) fn of(settings: &PipelineSettings, sinks: &BTreeMap<String, SinkId>) -> Result<Plan, String> {
         let destination = |route: &SinkRoute| {
             let sink = sinks.get(&route.sink).copied();
-            let sink =
-                sink.ok_or_else(|| format!("pipeline `{}`: there is no sink `{}`", settings.name, route.sink))?;
+            let sink = sink
+                .ok_or_else(|| format!("pipeline `{}`: there is no sink `{}`", settings.name, route.sink))?;
             Ok::<_, String>(Destination {
                 sink,
                 resource: route.resource.clone(),

@@ -3,12 +3,12 @@
 //! The way is cut into steps (a piece through a chain is one), so that whoever works on it can stop between two of
 //! them and let another tenant's go first.
 
-use super::{Arrangement, Refusal};
 use super::chain::{self, Chain, Missing};
 use super::left::Leavings;
 use super::route::Plan;
 use super::submit::Shared;
 use super::tally::Tally;
+use super::{Arrangement, Refusal};
 use crate::batch::{Batch, Malformed, Piece, Request, Signal, TenantId, Written};
 use crate::journal::FramePart;
 use crate::sandbox::Plugin;

@@ -4,6 +4,7 @@ mod crashes;
 mod damage;
 mod durable;
 mod shares;
+mod sinks;
 
 use super::*;
 use crate::batch::{Entry, ProjectId, Signal, Stream, TenantId};

@@ -25,6 +25,7 @@ struct World {
     journal: Arc<Journal>,
     metrics: Metrics,
     stop: CancellationToken,
+    hand_over: CancellationToken,
     sinks: JoinSet<()>,
     /// How far the clock goes between two looks.
     step: Duration,
@@ -60,7 +61,14 @@ impl World {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let metrics = Metrics::new();
         let journal = Journal::open(&settings, &names, system_clock(), &metrics).unwrap();
-        World { journal, metrics, stop: CancellationToken::new(), sinks: JoinSet::new(), step: STEP }
+        World {
+            journal,
+            metrics,
+            stop: CancellationToken::new(),
+            hand_over: CancellationToken::new(),
+            sinks: JoinSet::new(),
+            step: STEP,
+        }
     }
 
     fn serve(&mut self, at: u16, sink: sinks::Settings, settings: Settings) {
@@ -69,8 +77,8 @@ impl World {
 
     fn serve_open(&mut self, at: u16, sink: Arc<Sink>, settings: Settings) {
         let cursor = self.journal.cursor(SinkId(at));
-        let (metrics, stop) = (self.metrics.clone(), self.stop.clone());
-        self.sinks.spawn(run(format!("sink{at}"), sink, cursor, settings, None, metrics, Ends { drain: stop, ..Ends::default() }));
+        let ends = Ends { drain: self.stop.clone(), hand_over: self.hand_over.clone() };
+        self.sinks.spawn(run(format!("sink{at}"), sink, cursor, settings, None, self.metrics.clone(), ends));
     }
 
     /// One entry; every sink that there is.

@@ -53,3 +53,38 @@ async fn a_stop_ends_at_its_deadline_and_counts_what_is_left() {
     let line = world.settled().await;
     assert_eq!((line.sinks["a"].expired["stopped"], line.sinks["a"].in_flight), (20, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_handed_over_may_arrive_and_the_rest_is_the_next_ones() {
+    let (before, after) = (Fake::start([Answer::Silence]).await, Fake::start([]).await);
+    let mut world = World::new(&["a"]);
+    let alone = Settings { records_max: 1, attempt_timeout: Duration::from_secs(5), ..in_order() };
+    world.serve(0, grpc(&before), alone);
+    for body in ["x", "y", "z"] {
+        world.commit("t", Signal::Logs, body, 1).await;
+    }
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(bodies(&before), ["x"]);
+    world.hand_over.cancel();
+    let start = Instant::now();
+    world.sinks.join_next().await.unwrap().unwrap();
+    assert!(start.elapsed() <= Duration::from_secs(5), "{:?}", start.elapsed());
+    assert_eq!(world.wait(|_| true).await.sinks["a"].in_flight, 3, "nothing is counted as lost");
+    world.hand_over = CancellationToken::new();
+    world.serve(0, grpc(&after), alone);
+    assert_eq!(world.settled().await.sinks["a"].delivered, 3);
+    assert_eq!(bodies(&after), ["x", "y", "z"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_does_not_wait_where_nothing_is_on_its_way() {
+    let fake = Fake::start([]).await;
+    let mut world = World::new(&["a"]);
+    world.serve(0, grpc(&fake), Settings::default());
+    world.commit("t", Signal::Logs, "x", 1).await;
+    world.settled().await;
+    let start = Instant::now();
+    world.hand_over.cancel();
+    world.sinks.join_next().await.unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}

@@ -25,7 +25,15 @@ async fn a_store_takes_logs_of_many_tenants_at_once_and_has_no_form_for_traces()
     world.commit("t", Signal::Traces, "\n\0", 5).await;
     let cursor = world.journal.cursor(SinkId(0));
     let (metrics, stop) = (world.metrics.clone(), world.stop.clone());
-    world.sinks.spawn(run("streams".into(), sink, cursor, Settings::default(), None, metrics, Ends { drain: stop, ..Ends::default() }));
+    world.sinks.spawn(run(
+        "streams".into(),
+        sink,
+        cursor,
+        Settings::default(),
+        None,
+        metrics,
+        Ends { drain: stop, ..Ends::default() },
+    ));
     assert_eq!(world.settled().await.sinks["streams"].delivered, 2);
     let table = world.journal.ledger.snapshot();
     assert_eq!(table.line("u", Signal::Logs).sinks["streams"].delivered, 1);
