@@ -2,6 +2,7 @@
 
 mod demonstration;
 mod faults;
+mod files;
 mod plugins;
 
 pub use demonstration::Demo;
