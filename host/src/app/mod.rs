@@ -14,7 +14,7 @@ use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, DeadLetters, Followed, Journal, SinkId};
 use crate::pipeline::letters::Letters;
-use crate::pipeline::{self, Pipeline, Surroundings, deliver};
+use crate::pipeline::{self, Pipeline, Slot, Surroundings, deliver};
 use crate::receivers::{self, Listeners, Receiver};
 use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
@@ -119,11 +119,11 @@ impl App {
         let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
         let sandbox = sandbox.map_err(anyhow::Error::from)?;
         let sandbox = Arc::new(sandbox.keep_state_in(config.data.join("plugin-state")));
-        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
-        plugins.load_guards(&sandbox).await;
-        let states = plugins.states().clone();
+        let plugins = Arc::new(Plugins::new(sandbox.clone(), config.plugins.clone(), &config.swaps));
+        plugins.load_guards().await;
+        let described = plugins.described();
         faults::with_guards(&config, |guard| {
-            states.iter().find_map(|state| state.signals(&guard.name)).or(faults::known_signals(guard))
+            described.get(&guard.name).map(Vec::as_slice).or(faults::known_signals(guard))
         })?;
         Ok(App::open(config, metrics, sandbox, plugins).await?)
     }
@@ -193,7 +193,7 @@ impl App {
         };
         app.alerting.spawn(alerts.run(app.stop_alerting.clone()));
         app.keep_time(&sandbox, tenants.clone());
-        app.load_plugins(sandbox);
+        app.load_plugins();
         app.follow(&config);
         app.deliver(sinks, &config, &metrics);
         if let (Some((socket, tls)), Some(settings)) = (console_port, &config.console) {
@@ -306,21 +306,17 @@ impl App {
     }
 
     /// Loading compiles, which takes a while the first time: receivers answer meanwhile, and refuse what needs a guard.
-    fn load_plugins(&mut self, sandbox: Arc<Sandbox>) {
+    fn load_plugins(&mut self) {
         let (plugins, pipeline) = (self.plugins.clone(), self.pipeline.clone());
         let (settled, is_settled) = watch::channel(false);
         self.settled = is_settled;
         self.serving.spawn(async move {
-            for number in 0..plugins.settings.len() {
-                let (loading, sandbox) = (plugins.clone(), sandbox.clone());
-                let loaded = tokio::task::spawn_blocking(move || loading.load(number, &sandbox)).await;
-                if loaded.is_err() {
-                    tracing::error!(plugin = plugins.settings[number].name, "loading the plugin panicked");
-                }
-                if let Err(error) = pipeline.promote(&plugins.slots()) {
+            let promote = |slots: &[Slot]| {
+                if let Err(error) = pipeline.promote(slots) {
                     tracing::error!(error, "the pipelines cannot take the plugin");
                 }
-            }
+            };
+            plugins.load_all(promote).await;
             settled.send_replace(true);
         });
     }

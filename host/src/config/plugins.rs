@@ -3,19 +3,32 @@
 use super::identity::tenant_id;
 use super::node::{Node, Value};
 use super::read::{Table, choice, duration, flag, secret, size, text};
+use super::swap;
+use crate::pipeline::SwapSettings;
 use crate::sandbox::{Grant, Instance, Limits, Module, OnFailure, Settings};
 use crate::telemetry::Secret;
 use std::collections::BTreeMap;
 
-const KEYS: [&str; 9] =
-    ["module", "guard", "on_failure", "tenant", "instance", "limits", "grant", "secrets", "config"];
+const KEYS: [&str; 10] =
+    ["module", "guard", "on_failure", "tenant", "instance", "limits", "grant", "secrets", "config", "swap"];
 
-pub(super) fn read(table: Table<'_>) -> Vec<Settings> {
-    let entries = table.all();
-    let read_one = |(name, _, node): &(String, super::fault::Position, Node)| {
-        read_plugin(name, table.reader.table(&table.path(name), node))
-    };
-    entries.iter().filter_map(read_one).collect()
+/// The plugins, and how new versions of them come into use where the file says so.
+pub(super) fn read(table: Table<'_>) -> (Vec<Settings>, BTreeMap<String, SwapSettings>) {
+    let (mut all, mut swaps) = (Vec::new(), BTreeMap::new());
+    for (name, _, node) in table.all() {
+        let entry = table.reader.table(&table.path(name), node);
+        let swap = entry.table("swap").map(swap::read);
+        if swap.is_some() && entry.optional("module", text).is_some_and(|name| name.starts_with("builtin:")) {
+            entry.fault(
+                "swap",
+                "a bundled plugin is the collector's own and changes with it",
+                "leave it out",
+            );
+        }
+        swaps.extend(swap.map(|swap| (name.clone(), swap)));
+        all.extend(read_plugin(name, entry));
+    }
+    (all, swaps)
 }
 
 fn read_plugin(name: &str, table: Table<'_>) -> Option<Settings> {

@@ -2,6 +2,7 @@
 
 use super::left::Left;
 use super::tally::Tally;
+use super::versions::Versions;
 use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId, Wanted};
 use crate::journal::Reason;
 use crate::sandbox::{Module, OnFailure, Plugin};
@@ -25,6 +26,7 @@ pub struct Slot {
     pub on_failure: OnFailure,
     /// `None`: it is not loaded.
     pub plugin: Option<Plugin>,
+    pub versions: Versions,
 }
 
 /// What a chain does to a batch while one of its plugins is not there.
@@ -148,12 +150,13 @@ impl Chain {
             if before == 0 {
                 break;
             }
-            let may_forge = writes_identity(plugin, keys);
+            let chosen = slot.versions.choose(plugin, piece.stream());
+            let may_forge = writes_identity(chosen.plugin, keys);
             if may_forge && wrong.is_none() {
                 let (looked_at, before) = wrong_identities(piece, keys);
                 (piece, wrong) = (looked_at, Some(before));
             }
-            let ran = plugin.run(piece, now_ns);
+            let ran = chosen.run(piece, now_ns);
             piece = ran.piece;
             let mut forged = 0;
             if may_forge {

@@ -16,10 +16,14 @@ mod tally;
 mod tests;
 mod ticks;
 mod turns;
+mod versions;
 mod work;
 
 pub use chain::Slot;
 pub use submit::{Pipeline, Surroundings};
+pub use versions::{
+    Budget, CanarySettings, Counts, Differences, Differing, Score, SwapSettings, Trial, TrialKind, Versions,
+};
 
 use crate::batch::{IdentityKeys, Signal, TenantId};
 use crate::net::backoff;

@@ -8,6 +8,7 @@ use super::pool::Pool;
 use super::stores::Stores;
 use super::{Manifest, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,13 +87,20 @@ impl Sandbox {
     /// The plugin of these settings, checked and configured once. Reads the file and compiles, which takes up to
     /// seconds: not for an executor's thread. The error is for the operator.
     pub fn load(&self, settings: &Settings) -> Result<Plugin, PluginError> {
-        let bytes = match &settings.module {
-            Module::Builtin(name) => (self.bundled)(name)
-                .ok_or_else(|| load_error(format!("there is no bundled plugin `{name}`")))?
-                .into(),
-            Module::File(path) => read(path)?,
-        };
-        self.load_bytes(settings, &bytes)
+        self.load_bytes(settings, &self.component(&settings.module)?)
+    }
+
+    /// The bytes of a component, for [`Sandbox::load_bytes`]. Reads the file.
+    pub fn component(&self, module: &Module) -> Result<Cow<'static, [u8]>, PluginError> {
+        match module {
+            Module::Builtin(name) => {
+                let bundled = (self.bundled)(name);
+                let bundled =
+                    bundled.ok_or_else(|| load_error(format!("there is no bundled plugin `{name}`")));
+                Ok(bundled?.into())
+            }
+            Module::File(path) => Ok(read(path)?.into()),
+        }
     }
 
     /// The same with the component at hand; `settings.module` is not read.

@@ -42,7 +42,7 @@ use std::time::Duration;
 const OUTPUT_BYTES_MIN: usize = 1 << 20;
 
 /// One plugin of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub name: String,
     pub module: Module,

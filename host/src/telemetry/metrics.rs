@@ -39,6 +39,11 @@ pub struct Metrics {
     pub process_passed: Family<Labels, Counter>,
     /// What plugins asked for beyond their share and did not get, by `plugin`, `what` (alerts, values).
     pub process_refused: Family<Labels, Counter>,
+    /// Records that a new version of a plugin was shown in a shadow, by `plugin`, `difference` from what the active one
+    /// made of them (same, changed, missing, extra).
+    pub process_shadow: Family<Labels, Counter>,
+    /// Changes of a plugin's version, by `plugin`, `result` (promoted, refused, rolled_back).
+    pub process_swaps: Family<Labels, Counter>,
     /// Writes of what plugins keep that failed, by `plugin`; the values go on in memory.
     pub process_unkept: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
@@ -128,6 +133,16 @@ impl Metrics {
                 &mut registry,
                 "process_refused",
                 "What plugins asked for beyond their share, by what it was",
+            ),
+            process_shadow: register(
+                &mut registry,
+                "process_shadow_records",
+                "Records that a new version of a plugin was shown in a shadow, by how its result differed",
+            ),
+            process_swaps: register(
+                &mut registry,
+                "process_swaps",
+                "Changes of the version of a plugin, by result",
             ),
             process_unkept: register(
                 &mut registry,

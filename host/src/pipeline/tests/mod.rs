@@ -195,7 +195,7 @@ fn sink_where(name: &str, key: &str, values: &[&str]) -> SinkRoute {
 }
 
 fn missing(name: &str, is_guard: bool, on_failure: OnFailure) -> Slot {
-    Slot { name: name.into(), is_guard, on_failure, plugin: None }
+    Slot { name: name.into(), is_guard, on_failure, plugin: None, versions: Default::default() }
 }
 
 #[tokio::test]

@@ -30,7 +30,13 @@ fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sa
 pub(super) fn slot(name: &str, guest: &str, config: &str, on_failure: OnFailure) -> Slot {
     let settings = settings(name, guest, config, on_failure);
     let plugin = sandbox().load_bytes(&settings, artifacts::guest(guest).unwrap()).unwrap();
-    Slot { name: name.into(), is_guard: false, on_failure, plugin: Some(plugin) }
+    Slot {
+        name: name.into(),
+        is_guard: false,
+        on_failure,
+        plugin: Some(plugin),
+        versions: Default::default(),
+    }
 }
 
 fn hostile(mode: &str, on_failure: OnFailure) -> Slot {
@@ -41,7 +47,8 @@ fn hostile(mode: &str, on_failure: OnFailure) -> Slot {
 async fn a_plugin_changes_what_is_kept_and_its_counts_show_after_the_commit() {
     let settings = settings("redact", "redact", r#"{"patterns": ["email"]}"#, OnFailure::Drop);
     let plugin = Some(sandbox().load(&settings).unwrap());
-    let slots = [Slot { name: "redact".into(), is_guard: true, on_failure: OnFailure::Drop, plugin }];
+    let (name, versions) = ("redact".into(), Default::default());
+    let slots = [Slot { name, is_guard: true, on_failure: OnFailure::Drop, plugin, versions }];
     let world = world(vec![to("all", &["redact"], vec![sink("a")])], &slots, &["a"]);
     world.submit("own", request(&[("", &["mail anna@example.com", "nothing"])])).await.unwrap();
     assert_eq!(world.given(0), ["t/default: mail [email] nothing"]);
