@@ -25,6 +25,7 @@ mod quotas;
 mod receive;
 mod shutdown;
 mod stalls;
+mod swap;
 mod tls;
 
 mod real;

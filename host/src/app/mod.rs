@@ -10,7 +10,7 @@ pub use faults::faults;
 
 use crate::alerts::Alerts;
 use crate::config::{Config, Faults};
-use crate::console::{self, Console};
+use crate::console::{self, Console, PluginAct, PluginAnswer, PluginEnd, PluginHand, PluginWish};
 use crate::demo;
 use crate::journal::{self, DeadLetters, Followed, Journal, SinkId};
 use crate::pipeline::letters::Letters;
@@ -22,7 +22,7 @@ use crate::streams::Streams;
 use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
 use anyhow::{Context, Result};
-use plugins::Plugins;
+use plugins::{Plugins, Swapped, Swaps};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -194,10 +194,11 @@ impl App {
         app.alerting.spawn(alerts.run(app.stop_alerting.clone()));
         app.keep_time(&sandbox, tenants.clone());
         app.load_plugins();
+        let swaps = app.swap_plugins(&metrics);
         app.follow(&config);
         app.deliver(sinks, &config, &metrics);
         if let (Some((socket, tls)), Some(settings)) = (console_port, &config.console) {
-            app.serve_console(socket, tls, settings, tenants.clone(), metrics.clone());
+            app.serve_console(socket, tls, settings, tenants.clone(), metrics.clone(), swaps);
         }
         app.receive(listeners, config.receivers.clone(), tenants, metrics);
         Ok(app)
@@ -321,6 +322,14 @@ impl App {
         });
     }
 
+    /// New versions of plugins: from their files, when they change, and from whoever asks.
+    fn swap_plugins(&mut self, metrics: &Metrics) -> Swaps {
+        let swaps = Swaps::new(self.plugins.clone(), self.pipeline.clone(), metrics.clone());
+        self.serving.spawn(swaps.clone().follow(self.stop_serving.clone()));
+        self.serving.spawn(swaps.clone().judge(self.stop_serving.clone()));
+        swaps
+    }
+
     /// Every committed entry, in order, to the live tails.
     fn follow(&mut self, config: &Config) {
         let is_streams = |(_, sink): &(String, sinks::Settings)| matches!(sink, sinks::Settings::Streams(_));
@@ -399,6 +408,7 @@ impl App {
         settings: &console::Settings,
         tenants: Arc<Tenants>,
         metrics: Metrics,
+        swaps: Swaps,
     ) {
         let (journal, plugins, pipeline, streams) =
             (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
@@ -413,6 +423,7 @@ impl App {
                 serde_json::json!({ "lines": table.lines, "unaccounted": table.unaccounted() })
             }),
             plugins: Arc::new(move || plugins.shown()),
+            swap: hand(swaps),
             alerts: Arc::new(move || alerts.shown()),
             letters,
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
@@ -420,6 +431,31 @@ impl App {
         };
         self.serving.spawn(console::serve(socket, tls, shown, settings.clone(), self.stop_serving.clone()));
     }
+}
+
+/// What the console asks for of plugins.
+fn hand(swaps: Swaps) -> PluginHand {
+    Arc::new(move |PluginWish { name, act }| {
+        let swaps = swaps.clone();
+        Box::pin(async move {
+            let swapped = match act {
+                PluginAct::Swap { is_forced } => swaps.command(&name, is_forced).await,
+                PluginAct::End => swaps.end(&name).await,
+            };
+            let end = match swapped {
+                Swapped::Unknown => PluginEnd::Unknown,
+                Swapped::Unchanged => PluginEnd::Done("unchanged"),
+                Swapped::Promoted => PluginEnd::Done("promoted"),
+                Swapped::Ended => PluginEnd::Done("ended"),
+                Swapped::OnTrial => PluginEnd::OnTrial,
+                Swapped::Refused(why) => PluginEnd::Refused(why),
+                Swapped::NothingToEnd => PluginEnd::Refused(
+                    "there is no trial to end, and no version before that is still kept".into(),
+                ),
+            };
+            PluginAnswer { end, plugin: swaps.shown(&name) }
+        })
+    })
 }
 
 /// What is not ready, in words.

@@ -40,6 +40,11 @@ impl Console {
         self.ask(Method::POST, path, body.to_string().into_bytes())
     }
 
+    /// As [`Console::get`].
+    pub(super) fn delete(&self, path: &str) -> Result<Value, String> {
+        self.ask(Method::DELETE, path, Vec::new())
+    }
+
     fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Value, String> {
         let url = Url::parse(&self.console).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.and_then(|url| url.join(path).ok());

@@ -4,6 +4,7 @@
 mod ask;
 mod ledger;
 mod letters;
+mod plugin;
 
 use crate::app::{self, App, StartError};
 use crate::config::Config;
@@ -61,6 +62,8 @@ enum PluginCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Brings the version that a plugin's file has now into use in a running collector. Ends with 1 if it does not.
+    Swap(plugin::swap::Swap),
 }
 
 /// How long threads that still write may take at the very end.
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Run { config, demo } => run(config.as_deref(), demo),
         Command::Check { file } => check(&file),
         Command::Plugin(PluginCommand::Inspect { file }) => inspect(&file),
+        Command::Plugin(PluginCommand::Swap(swap)) => plugin::swap::run(&swap),
         Command::DeadLetters(command) => letters::run(&command),
         Command::Ledger { console, json } => ledger::print(&console, json),
     })

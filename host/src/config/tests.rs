@@ -624,11 +624,11 @@ fn a_reference_that_leads_nowhere_hides_no_other_fault_and_makes_none() {
 fn keys_that_come_later_are_told_from_typing_errors() {
     check(
         &with(
-            "plugins: { own: { module: ./own.wasm, grant: {}, limits: { output: 8 }, shadow: true } }\nunknown_fields: strip\nquota: {}",
+            "plugins: { own: { module: ./own.wasm, grant: {}, limits: { output: 8 }, quarantine: true } }\nunknown_fields: strip\nquota: {}",
         ),
         expect![[r#"
             trommel.yaml:1:60: plugins.own.limits.output: comes with a later version; right would be: leave it out
-            trommel.yaml:1:73: plugins.own.shadow: comes with a later version; right would be: leave it out
+            trommel.yaml:1:73: plugins.own.quarantine: is no key that is known here; right would be: one of module, guard, on_failure, tenant, instance, limits, grant, secrets, config, swap
             trommel.yaml:2:1: unknown_fields: comes with a later version; right would be: leave it out
             trommel.yaml:3:1: quota: is no key that is known here; right would be: `quotas`
             4 faults in trommel.yaml"#]],
@@ -706,5 +706,31 @@ fn a_quota_that_lets_nothing_through_or_has_no_unit_is_refused() {
             trommel.yaml:5:48: quotas.tenants.acme.records: `1.5` is no number of 1 or more; right would be: how many may come in a second: 20000; or none
             trommel.yaml:6:3: quotas.tenant: is no key that is known here; right would be: `tenants`
             10 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn how_a_plugins_versions_are_swapped_is_checked() {
+    let own = |swap: &str| {
+        with(&format!("plugins: {{ own: {{ module: ./own.wasm, grant: {{}}, swap: {{ {swap} }} }} }}"))
+    };
+    let config = |swap: &str| Config::parse(&own(swap), Path::new("."), "trommel.yaml").unwrap();
+    let swap = config("auto: false, shadow: 30s, canary: { share: 12.5%, for: 2m }, watch: 0s, budget: { failures: 0.5%, latency: 1.5x, drops: 100% }").swaps["own"];
+    assert!(!swap.is_auto);
+    assert_eq!((swap.shadow.as_secs(), swap.watch.as_secs()), (30, 0));
+    let canary = swap.canary.unwrap();
+    assert_eq!((canary.share, canary.lasts.as_secs()), (0.125, 120));
+    assert_eq!((swap.budget.failures, swap.budget.latency, swap.budget.drops), (0.005, 1.5, 1.0));
+    assert_eq!(config("").swaps["own"], crate::pipeline::SwapSettings::default());
+    check(
+        &own(
+            "auto: sometimes, shadow: 2d, canary: { share: 100%, for: 0s }, watch: 60, budget: { failures: 1, latency: 0.5x, drops: 101%, speed: 2x }",
+        ),
+        expect![[r#""#]],
+    );
+    check(&own("canary: { share: 1e1% }, watc: 1s"), expect![[r#""#]]);
+    check(
+        &with("plugins: { redact: { module: \"builtin:redact\", swap: { watch: 1s } } }"),
+        expect![[r#""#]],
     );
 }

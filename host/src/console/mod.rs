@@ -11,11 +11,14 @@ mod letters;
 mod operate;
 mod page;
 mod pages;
+mod plugins;
 mod read;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod ticket;
+
+pub use plugins::{PluginAct, PluginAnswer, PluginEnd, PluginHand, PluginWish};
 
 use crate::net::{self, tls};
 use crate::pipeline::letters::Letters;
@@ -65,6 +68,8 @@ pub struct Console {
     pub ledger: Snapshot<serde_json::Value>,
     /// `/v1/plugins`: name, version, state.
     pub plugins: Snapshot<serde_json::Value>,
+    /// `/v1/plugins/{name}/swap`.
+    pub swap: PluginHand,
     /// `/v1/alerts`: open incidents, and those resolved of late.
     pub alerts: Snapshot<serde_json::Value>,
     /// `/v1/dead-letters`. `None` where none are kept.
@@ -117,6 +122,7 @@ fn router_within(settings: &Settings, console: Console, lasting_max: usize) -> R
         .layer(middleware::from_fn_with_state(site.clone(), cors::guard));
     Router::new()
         .route("/v1/plugins", get(operate::plugins))
+        .route("/v1/plugins/{name}/swap", post(plugins::swap).delete(plugins::end))
         .route("/v1/ledger", get(operate::ledger))
         .route("/v1/alerts", get(operate::alerts))
         .route("/v1/dead-letters", get(letters::list))
@@ -184,7 +190,12 @@ async fn nothing_here() -> Fault {
 
 async fn wrong_method(request: Request) -> Fault {
     let posted = ["/v1/tickets", "/v1/dead-letters/replay", "/v1/dead-letters/drop"];
-    let right = if posted.contains(&request.uri().path()) { "POST" } else { "GET" };
+    let path = request.uri().path();
+    let right = match posted.contains(&path) {
+        true => "POST",
+        false if path.starts_with("/v1/plugins/") => "POST, DELETE",
+        false => "GET",
+    };
     Fault::wrong_method(right)
 }
 

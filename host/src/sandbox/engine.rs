@@ -5,12 +5,13 @@ use super::host::State;
 use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
-use super::stores::Stores;
+use super::stores::{PluginStore, Stores};
 use super::{Manifest, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -105,9 +106,24 @@ impl Sandbox {
 
     /// The same with the component at hand; `settings.module` is not read.
     pub fn load_bytes(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        self.load_with(settings, bytes, self.stores.of(&settings.name))
+    }
+
+    /// The same for a version that only shows what it would do: its metrics and its log are those of `NAME@shadow`, what
+    /// it reads with `store` is the plugin's. Its effects are for the caller to throw away; `tick` is not called.
+    pub fn load_shadow(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        let shown = Settings { name: format!("{}@shadow", settings.name), ..settings.clone() };
+        self.load_with(&shown, bytes, self.stores.of(&settings.name))
+    }
+
+    fn load_with(
+        &self,
+        settings: &Settings,
+        bytes: &[u8],
+        store: Arc<PluginStore>,
+    ) -> Result<Plugin, PluginError> {
         let linked = self.link(bytes)?;
         self.while_ticking(|| {
-            let store = self.stores.of(&settings.name);
             let unknown = Shared::unknown(settings.clone(), store.clone());
             let manifest = Pool::describe(&self.engine, &linked, unknown)?;
             let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store)?;

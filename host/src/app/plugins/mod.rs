@@ -4,10 +4,14 @@
 //! and a reload of the configuration never meet. What runs is a table of entries, replaced as a whole; the pipeline is
 //! given the slots made of it ([`Plugins::slots`]).
 
+mod golden;
 mod reload;
 mod shown;
+mod swap;
+#[cfg(test)]
+mod tests;
 
-pub(in crate::app) use reload::Prepared;
+pub(in crate::app) use swap::{Swapped, Swaps};
 
 use super::faults;
 use crate::batch::Signal;
@@ -62,6 +66,10 @@ struct Version {
 #[derive(Clone, Debug)]
 struct Candidate {
     version: Version,
+    /// What is called of it: in a shadow an instance of its own, whose counts are no part of the plugin's.
+    tried: Plugin,
+    /// What it did in this stage.
+    score: Arc<Score>,
     trial: TrialKind,
     began: Instant,
     /// What the active one had done when the trial began.
@@ -82,8 +90,20 @@ struct Failure {
     /// `None`: there were no bytes.
     digest: Option<Digest>,
     stage: Stage,
+    outcome: Outcome,
     why: String,
     at: SystemTime,
+}
+
+/// How a version came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It was never called for what counts.
+    Refused,
+    /// It was worse than its budget.
+    RolledBack,
+    /// Somebody ended it.
+    Ended,
 }
 
 /// SHA-256 of a component's bytes.
@@ -204,7 +224,8 @@ impl Plugins {
             }
             Err((digest, error)) => {
                 tracing::error!(plugin = settings.name, %error, "plugin cannot be loaded");
-                entry.failure = Some(Failure::new(digest, Stage::Loading, error.to_string()));
+                entry.failure =
+                    Some(Failure::new(digest, Stage::Loading, Outcome::Refused, error.to_string()));
             }
         }
         entry
@@ -218,7 +239,17 @@ impl Plugins {
     ) -> Result<Version, (Option<Digest>, PluginError)> {
         let bytes = self.sandbox.component(&settings.module).map_err(|error| (None, error))?;
         let digest = Digest::of(&bytes);
-        let plugin = self.sandbox.load_bytes(settings, &bytes).map_err(|error| (Some(digest), error))?;
+        self.compiled(settings, &bytes, digest, how).map_err(|error| (Some(digest), error))
+    }
+
+    fn compiled(
+        &self,
+        settings: &sandbox::Settings,
+        bytes: &[u8],
+        digest: Digest,
+        how: How,
+    ) -> Result<Version, PluginError> {
+        let plugin = self.sandbox.load_bytes(settings, bytes)?;
         Ok(Version { plugin, digest, since: SystemTime::now(), how, score: Arc::default() })
     }
 
@@ -267,11 +298,7 @@ impl Entry {
 
 impl Candidate {
     fn trial(&self) -> Trial {
-        Trial {
-            plugin: self.version.plugin.clone(),
-            score: self.version.score.clone(),
-            kind: self.trial.clone(),
-        }
+        Trial { plugin: self.tried.clone(), score: self.score.clone(), kind: self.trial.clone() }
     }
 
     fn stage(&self) -> Stage {
@@ -290,8 +317,26 @@ impl Candidate {
 }
 
 impl Failure {
-    fn new(digest: Option<Digest>, stage: Stage, why: impl Into<String>) -> Failure {
-        Failure { digest, stage, why: why.into(), at: SystemTime::now() }
+    fn new(digest: Option<Digest>, stage: Stage, outcome: Outcome, why: impl Into<String>) -> Failure {
+        Failure { digest, stage, outcome, why: why.into(), at: SystemTime::now() }
+    }
+}
+
+impl Outcome {
+    fn name(self) -> &'static str {
+        match self {
+            Outcome::Refused => "refused",
+            Outcome::RolledBack => "rolled_back",
+            Outcome::Ended => "ended",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Outcome::Refused => "was refused",
+            Outcome::RolledBack => "was rolled back",
+            Outcome::Ended => "was ended",
+        }
     }
 }
 

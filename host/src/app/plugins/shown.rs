@@ -1,6 +1,7 @@
 //! `GET /v1/plugins`: what of each plugin is there, on trial, or came to nothing.
 
-use super::{Entry, Failure, Plugins, Stage, Version, unix_ms};
+use super::{Entry, Failure, Plugins, Stage, unix_ms};
+use crate::pipeline::Score;
 use serde_json::{Value, json};
 
 impl Plugins {
@@ -57,7 +58,7 @@ impl Entry {
                     "digest": candidate.version.digest.to_string(),
                     "stage": candidate.stage().name(),
                     "since_ms": unix_ms(candidate.version.since),
-                    "did": did(&candidate.version),
+                    "did": did(&candidate.score),
                     "differences": differing,
                 })
             }),
@@ -65,7 +66,7 @@ impl Entry {
                 "version": previous.version.plugin.manifest().version,
                 "digest": previous.version.digest.to_string(),
             })),
-            "did": active.map(did),
+            "did": active.map(|version| did(&version.score)),
             "failure": self.failure.as_ref().map(Failure::shown),
         })
     }
@@ -76,15 +77,16 @@ impl Failure {
         json!({
             "digest": self.digest.map(|digest| digest.to_string()),
             "stage": self.stage.name(),
+            "outcome": self.outcome.name(),
             "why": self.why,
             "at_ms": unix_ms(self.at),
         })
     }
 }
 
-/// What a version did since it is called.
-fn did(version: &Version) -> Value {
-    let counts = version.score.read();
+/// What a version did.
+fn did(score: &Score) -> Value {
+    let counts = score.read();
     json!({
         "calls": counts.runs,
         "failed_calls": counts.failed_runs,

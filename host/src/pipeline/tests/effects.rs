@@ -14,14 +14,14 @@ fn timer(name: &str, process: &str, tick: &str) -> Slot {
 }
 
 /// Begins with a window; the clock stands still until it is told.
-struct Timed {
-    world: World,
+pub(super) struct Timed {
+    pub(super) world: World,
     now_ms: Arc<AtomicU64>,
 }
 
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
-fn timed(slots: &[Slot], workers: usize) -> Timed {
+pub(super) fn timed(slots: &[Slot], workers: usize) -> Timed {
     let now_ms = Arc::new(AtomicU64::new(BEGIN_MS));
     let clock: journal::Clock = {
         let now_ms = now_ms.clone();
@@ -33,16 +33,16 @@ fn timed(slots: &[Slot], workers: usize) -> Timed {
 }
 
 impl Timed {
-    fn pass(&self, seconds: u64) {
+    pub(super) fn pass(&self, seconds: u64) {
         self.now_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
     }
 
-    async fn send(&self, tenant: &str, bodies: &[&str]) -> Result<Receipt, Refusal> {
+    pub(super) async fn send(&self, tenant: &str, bodies: &[&str]) -> Result<Receipt, Refusal> {
         self.world.submit("agent", request(&[(&format!("tenant.id={tenant}"), bodies)])).await
     }
 
     /// Closed windows that no plugin was given: `key@start: count, sum`, seconds from the beginning.
-    fn windows(&self, plugin: &str, tenant: &str) -> Vec<String> {
+    pub(super) fn windows(&self, plugin: &str, tenant: &str) -> Vec<String> {
         let now_ms = self.now_ms.load(Ordering::Relaxed);
         let series = &self.world.pipeline.shared.consequences.series;
         let show = |window: &Window| {
@@ -63,7 +63,7 @@ impl Timed {
     }
 
     /// `tenant plugin key: count` of each incident, sorted.
-    fn incidents(&self) -> Vec<String> {
+    pub(super) fn incidents(&self) -> Vec<String> {
         let shown = self.world.alerts.shown();
         let show = |incident: &Json| {
             let text = |key: &str| incident[key].as_str().unwrap_or_default().to_owned();

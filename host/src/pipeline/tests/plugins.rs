@@ -5,12 +5,12 @@ use crate::sandbox::{self, Instance, Limits, Module, Sandbox};
 use std::sync::OnceLock;
 
 /// One engine for all tests. Nobody ticks: none of these guests loops.
-fn sandbox() -> &'static Sandbox {
+pub(super) fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| Sandbox::open(None, Metrics::new()).unwrap())
 }
 
-fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sandbox::Settings {
+pub(super) fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sandbox::Settings {
     sandbox::Settings {
         name: name.into(),
         module: Module::Builtin(module.into()),

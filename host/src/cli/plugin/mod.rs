@@ -1,0 +1,3 @@
+//! `trommel plugin`: for who writes plugins, and who operates them.
+
+pub(super) mod swap;
