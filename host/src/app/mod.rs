@@ -3,6 +3,7 @@
 mod demonstration;
 mod faults;
 mod plugins;
+pub mod sample;
 
 pub use demonstration::Demo;
 pub use faults::faults;

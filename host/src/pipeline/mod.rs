@@ -19,7 +19,9 @@ mod turns;
 mod work;
 
 pub use chain::Slot;
+pub use series::Series;
 pub use submit::{Pipeline, Surroundings};
+pub use work::{PIECE_BYTES_MAX, PIECE_RECORDS_MAX};
 
 use crate::batch::{IdentityKeys, Signal, TenantId};
 use crate::net::backoff;
