@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
+use trommel::app::sample;
+use trommel::sandbox::Sandbox;
+use trommel::telemetry::Metrics;
 
 const GRANT: &str = "{ reads: ['item:stamp'], writes: ['item:stamp', drop] }";
 
@@ -81,8 +84,8 @@ impl World {
     /// Waits until `/v1/plugins` says this of `p`; a path below it and its value.
     async fn until(&self, path: &str, value: impl Into<Value>) -> Value {
         let value = value.into();
-        eventually(&format!("{path} {value}"), async || self.plugin("p").await.pointer(path) == Some(&value))
-            .await;
+        let is_so = || async { self.plugin("p").await.pointer(path) == Some(&value) };
+        eventually(&format!("{path} {value}"), is_so).await;
         self.plugin("p").await
     }
 
@@ -104,70 +107,84 @@ impl World {
     }
 }
 
-/// Sends requests of five records to three projects until it is told to stop; how many each got.
+/// Sends requests of five records to three projects until it is told to stop.
 struct Load {
     is_over: Arc<AtomicBool>,
-    senders: tokio::task::JoinSet<(String, usize)>,
+    /// Of each project: how long each answer took.
+    senders: tokio::task::JoinSet<(String, Vec<Duration>)>,
     requests: Arc<AtomicUsize>,
 }
 
 const RECORDS: usize = 5;
 
 impl Load {
-    fn start(world: &Arc<World>) -> Load {
+    fn start(world: &Arc<World>, name: &str) -> Load {
         let mut load =
             Load { is_over: Arc::default(), senders: tokio::task::JoinSet::new(), requests: Arc::default() };
-        for project in ["one", "two", "three"] {
+        for number in 0..3 {
             let (world, is_over, all) = (world.clone(), load.is_over.clone(), load.requests.clone());
+            let project = format!("{name}-{number}");
             load.senders.spawn(async move {
-                let mut requests = 0;
+                let mut took = Vec::new();
                 while !is_over.load(Ordering::Relaxed) {
-                    let lines: Vec<String> =
-                        (0..RECORDS).map(|number| format!("{requests} {number}")).collect();
-                    world.send_lines(project, &lines).await;
-                    requests += 1;
+                    let line = |number| format!("{} {number}", took.len());
+                    let lines: Vec<String> = (0..RECORDS).map(line).collect();
+                    let start = Instant::now();
+                    world.send_lines(&project, &lines).await;
+                    took.push(start.elapsed());
                     all.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                (project.to_owned(), requests)
+                (project, took)
             });
         }
         load
     }
 
-    /// Ends it. Every record must have one stamp that `is_right`, and all of a request the same.
-    async fn end(mut self, world: &World, is_right: impl Fn(&str) -> bool) {
+    /// Waits for so many more requests.
+    async fn goes_on(&self, requests: usize) {
+        let until = self.requests.load(Ordering::Relaxed) + requests;
+        eventually("more requests", || async { self.requests.load(Ordering::Relaxed) >= until }).await;
+    }
+
+    /// Ends it. Every record must have one stamp that `is_right`, and all of a request the same. How long answers took:
+    /// the middle, and 99 of 100.
+    async fn end(mut self, world: &World, is_right: impl Fn(&str) -> bool) -> [Duration; 2] {
         self.is_over.store(true, Ordering::Relaxed);
+        let mut all = Vec::new();
         while let Some(sent) = self.senders.join_next().await {
-            let (project, requests) = sent.unwrap();
-            let stamps = world.stamps(&project, requests * RECORDS).await;
-            for request in 0..requests {
+            let (project, took) = sent.unwrap();
+            let stamps = world.stamps(&project, took.len() * RECORDS).await;
+            for request in 0..took.len() {
                 let of: Vec<&String> =
                     (0..RECORDS).map(|number| &stamps[&format!("{request} {number}")]).collect();
                 assert!(is_right(of[0]), "request {request} of {project}: {of:?}");
                 assert!(of.iter().all(|stamp| *stamp == of[0]), "request {request} of {project}: {of:?}");
             }
+            all.extend(took);
         }
+        all.sort();
+        [all[all.len() / 2], all[all.len() * 99 / 100]]
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_swaps_by_command_lose_no_record_and_give_none_to_two_versions() {
     let world = Arc::new(start("auto: false, watch: 0s").await);
-    let load = Load::start(&world);
+    let load = Load::start(&world, "quiet");
+    load.goes_on(300).await;
+    let quiet = load.end(&world, |stamp| stamp == "1").await;
+    let load = Load::start(&world, "swapped");
     let versions = [stamper("1", "stamp"), stamper("2", "stamp")];
     for number in 1..=swaps() {
         put(&world.p(), &versions[number % 2]);
         let (status, answer) = world.swap(false).await;
         assert_eq!((status, &answer["result"]), (200, &json!("promoted")), "swap {number}: {answer}");
         assert_eq!(answer["plugin"]["version"], if number % 2 == 0 { "1" } else { "2" });
-        if number % 100 == 0 {
-            // The swaps are slower than the load.
-            let sent = load.requests.load(Ordering::Relaxed);
-            eventually("more requests", async || load.requests.load(Ordering::Relaxed) > sent).await;
-        }
     }
-    load.end(&world, |stamp| ["1", "2"].contains(&stamp)).await;
+    load.goes_on(3).await;
+    let swapped = load.end(&world, |stamp| ["1", "2"].contains(&stamp)).await;
+    eprintln!("answers took (median, p99) {quiet:?}, and with swaps one after the other {swapped:?}");
     let line = "trommel_process_swaps_total{plugin=\"p\",result=\"promoted\"}";
     assert_eq!(world.metric(line).await, Some(swaps() as f64));
     Arc::into_inner(world).expect("nobody else has it").end().await;
@@ -207,32 +224,35 @@ async fn a_file_that_changes_by_rename_in_place_or_by_a_link_is_swapped_in_under
         plugins.join(", ")
     );
     let world = Arc::new(World::start_in(folder, &yaml).await);
-    let load = Load::start(&world);
-    let mut took = Vec::new();
+    let load = Load::start(&world, "shop");
+    let mut took = BTreeMap::<&str, Vec<Duration>>::new();
     for number in 1..=swaps().div_ceil(20) {
-        // Two versions of each, whose compiled code is known after the first round.
-        let version = |of: &str| stamper(&format!("{of}{}", number % 2), "stamp");
-        let written = Instant::now();
-        put(&over, &version("o"));
-        fs::write(&in_place, version("i")).unwrap();
-        put_in_map(&map, number, &version("m"));
         for (name, of) in [("over", "o"), ("in-place", "i"), ("map", "m")] {
-            let expected = format!("{of}{}", number % 2);
-            eventually(&format!("{name} {expected}"), async || {
-                world.plugin(name).await["version"] == *expected
+            // Two versions of each, whose compiled code is known after the first round.
+            let version = format!("{of}{}", number % 2);
+            let bytes = stamper(&version, "stamp");
+            let start = Instant::now();
+            match name {
+                "over" => put(&over, &bytes),
+                "in-place" => fs::write(&in_place, bytes).unwrap(),
+                _ => put_in_map(&map, number, &bytes),
+            }
+            eventually(&format!("{name} {version}"), || async {
+                world.plugin(name).await["version"] == *version
             })
             .await;
+            took.entry(name).or_default().push(start.elapsed());
             assert_eq!(world.plugin(name).await["by"], "file");
         }
-        took.push(written.elapsed());
     }
-    took.sort();
-    eprintln!(
-        "three files written to three versions active: {:?} in the middle, {:?} at most, of {}",
-        took[took.len() / 2],
-        took[took.len() - 1],
-        took.len()
-    );
+    for (name, took) in &mut took {
+        took.sort();
+        let (middle, most) = (took[took.len() / 2], took[took.len() - 1]);
+        eprintln!(
+            "{name}: from written to active {middle:?} in the middle of {}, {most:?} at most",
+            took.len()
+        );
+    }
     let is_right = |stamp: &str| {
         let parts: Vec<&str> = stamp.split('+').collect();
         parts.len() == 3
@@ -256,7 +276,7 @@ async fn a_file_that_cannot_be_used_leaves_the_old_version_running_and_says_why(
     let good = stamper("2", "stamp");
     let check = async |bytes: &[u8], why: &str| {
         put(&world.p(), bytes);
-        eventually(why, async || {
+        eventually(why, || async {
             world.plugin("p").await["failure"]["why"].as_str().unwrap_or_default().contains(why)
         })
         .await;
@@ -273,9 +293,9 @@ async fn a_file_that_cannot_be_used_leaves_the_old_version_running_and_says_why(
         assert_eq!(status, 409, "{answer}");
         assert!(answer["error"].as_str().unwrap().contains(why), "{answer}");
     };
-    check(&[0x5a; 4096], "is no WebAssembly component").await;
+    check(&[0x5a; 4096][..], "is no WebAssembly component").await;
     check(&good[..good.len() / 2], "is no valid component").await;
-    check(&stamper("2", "greedy"), "asks for more than its `grant`").await;
+    check(&stamper("2", "greedy")[..], "asks for more than its `grant`").await;
     fs::remove_file(world.p()).unwrap();
     world.until("/failure/digest", Value::Null).await;
     put(&world.p(), &good);
@@ -283,6 +303,39 @@ async fn a_file_that_cannot_be_used_leaves_the_old_version_running_and_says_why(
     assert_eq!((&shown["by"], &shown["failure"]), (&json!("file"), &Value::Null));
     world.send_lines("shop", &["a".into()]).await;
     assert_eq!(world.stamps("shop", 1).await["a"], "2");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_makes_something_else_of_a_golden_sample_is_refused() {
+    let world = start("watch: 0s").await;
+    let folder = world.folder.path().join("p.golden");
+    fs::create_dir_all(folder.join("first")).unwrap();
+    let input = r#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "a"}}]}]}]}"#;
+    fs::write(folder.join("first/input.json"), input).unwrap();
+    let expect = |version: &str| {
+        let case = sample::cases(&folder).unwrap().remove(0);
+        let sandbox = Sandbox::open(None, Metrics::new()).unwrap();
+        let settings = crate::plugins::settings("p", json!({}));
+        let output = case.run(&sandbox, &settings, &stamper(version, "stamp"), &sample::Whose::default());
+        fs::write(&case.expected, output.unwrap().golden().to_string()).unwrap();
+    };
+    expect("1");
+    put(&world.p(), &stamper("2", "stamp"));
+    let shown = world.until("/failure/stage", "golden").await;
+    let why = shown["failure"]["why"].as_str().unwrap();
+    assert!(why.starts_with("sample `first`: ") && why.contains("stamp"), "{why}");
+    assert_eq!((&shown["version"], &shown["failure"]["outcome"]), (&json!("1"), &json!("refused")));
+    // Other bytes that make the same of it are taken.
+    put(&world.p(), &stamper("1", "as before"));
+    let digest = format!("sha256:{}", sha256_of(&stamper("1", "as before")));
+    world.until("/digest", digest).await;
+    // And when the sample was wrong and is mended, whoever asks gets the version.
+    put(&world.p(), &stamper("2", "stamp"));
+    world.until("/failure/stage", "golden").await;
+    expect("2");
+    let (status, answer) = world.swap(false).await;
+    assert_eq!((status, &answer["plugin"]["version"]), (200, &json!("2")), "{answer}");
     world.end().await;
 }
 
@@ -301,14 +354,15 @@ async fn a_version_that_fails_or_drops_all_is_rolled_back_and_not_tried_again_un
         world.send_lines("shop", &lines).await;
         put(&world.p(), &stamper("2", behaviour));
         world.until("/stage", "watching").await;
-        let mut sent = 0;
-        eventually("rolled back", async || {
+        for sent in 0.. {
             let lines: Vec<String> = (0..400).map(|number| format!("{sent} {number}")).collect();
             world.send_lines("bad", &lines).await;
-            sent += 1;
-            world.plugin("p").await["failure"]["outcome"] == "rolled_back"
-        })
-        .await;
+            if world.plugin("p").await["failure"]["outcome"] == "rolled_back" {
+                break;
+            }
+            assert!(sent < 200, "{behaviour}: it is not rolled back");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let shown = world.plugin("p").await;
         assert_eq!(
             (&shown["version"], &shown["by"], &shown["stage"]),
@@ -373,12 +427,12 @@ async fn a_bad_version_in_a_shadow_harms_no_record_and_is_never_active() {
     put(&world.p(), &stamper("2", "trap"));
     world.until("/candidate/stage", "shadow").await;
     let mut sent = 0;
-    eventually("given up", async || {
+    while world.plugin("p").await["failure"]["outcome"] != "rolled_back" {
         world.send_lines("shop", &[format!("{sent}")]).await;
         sent += 1;
-        world.plugin("p").await["failure"]["outcome"] == "rolled_back"
-    })
-    .await;
+        assert!(sent < 500, "it is not given up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let shown = world.plugin("p").await;
     assert_eq!(
         (&shown["version"], &shown["candidate"], &shown["failure"]["stage"]),

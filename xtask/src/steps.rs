@@ -92,6 +92,7 @@ pub(crate) fn soak() -> Result<()> {
     clock.step("a minute of overload", || {
         end_to_end("durable::overload", ("TROMMEL_TEST_OVERLOAD_SECONDS", "60"))
     })?;
+    clock.step("10,000 swaps of a plugin", || end_to_end("swap::a_", ("TROMMEL_TEST_SWAPS", "10000")))?;
     clock.step("fuzz the journal", || fuzz_target(&fuzzer()?, "journal", 300))?;
     clock.report();
     Ok(())

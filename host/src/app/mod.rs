@@ -4,6 +4,7 @@ mod demonstration;
 mod faults;
 mod files;
 mod plugins;
+pub mod sample;
 
 pub use demonstration::Demo;
 pub use faults::faults;

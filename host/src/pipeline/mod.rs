@@ -20,10 +20,12 @@ mod versions;
 mod work;
 
 pub use chain::Slot;
+pub use series::Series;
 pub use submit::{Pipeline, Surroundings};
 pub use versions::{
     Budget, CanarySettings, Counts, Differences, Differing, Score, SwapSettings, Trial, TrialKind, Versions,
 };
+pub use work::{PIECE_BYTES_MAX, PIECE_RECORDS_MAX};
 
 use crate::batch::{IdentityKeys, Signal, TenantId};
 use crate::net::backoff;

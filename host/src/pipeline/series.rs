@@ -27,7 +27,7 @@ const KEY_BYTES: usize = CELLS_MAX * size_of::<(u64, Cell)>() + 96;
 
 /// The series of all plugins that have windows.
 #[derive(Debug)]
-pub(super) struct Series {
+pub struct Series {
     plugins: Mutex<HashMap<String, Arc<Mutex<PluginSeries>>>>,
     metrics: Metrics,
 }
@@ -69,13 +69,13 @@ struct Overflow {
 }
 
 impl Series {
-    pub(super) fn new(metrics: Metrics) -> Series {
+    pub fn new(metrics: Metrics) -> Series {
         Series { plugins: Mutex::default(), metrics }
     }
 
     /// From now on these plugins have windows, of so many seconds. What others had is gone, as is what one had whose
     /// windows get another length.
-    pub(super) fn promote(&self, plugins: impl Iterator<Item = (String, u32)>) {
+    pub fn promote(&self, plugins: impl Iterator<Item = (String, u32)>) {
         let mut known = lock(&self.plugins);
         let kept = |(name, seconds): (String, u32)| {
             let window_ms = u64::from(seconds) * 1_000;
@@ -87,7 +87,7 @@ impl Series {
     }
 
     /// Adds what a request left, at its commit time. In commit order.
-    pub(super) fn add(
+    pub fn add(
         &self,
         plugin: &str,
         tenant: &TenantId,
@@ -104,7 +104,7 @@ impl Series {
     }
 
     /// Tenants of which windows may have closed.
-    pub(super) fn due(&self, plugin: &str, now_ms: u64) -> Vec<TenantId> {
+    pub fn due(&self, plugin: &str, now_ms: u64) -> Vec<TenantId> {
         let Some(of_plugin) = self.of(plugin) else { return Vec::new() };
         let of_plugin = lock(&of_plugin);
         let open = now_ms / of_plugin.window_ms;
@@ -113,7 +113,7 @@ impl Series {
     }
 
     /// The closed windows of a tenant that nobody took yet, by their start and key.
-    pub(super) fn take(&self, plugin: &str, tenant: &TenantId, now_ms: u64) -> Vec<Window> {
+    pub fn take(&self, plugin: &str, tenant: &TenantId, now_ms: u64) -> Vec<Window> {
         let Some(of_plugin) = self.of(plugin) else { return Vec::new() };
         let mut windows = lock(&of_plugin).take(tenant, now_ms);
         windows.sort_unstable_by(|a, b| (a.start_ns, &a.key).cmp(&(b.start_ns, &b.key)));

@@ -5,10 +5,9 @@
 //! for itself: a record never meets two versions.
 
 use crate::batch::{Items, Piece, Request, Signal, Stream, wire};
-use crate::sandbox::{Plugin, Ran};
+use crate::sandbox::{Plugin, Ran, thread_cpu};
 use crate::telemetry::{Labels, Metrics};
 use prometheus_client::metrics::{counter::Counter, family::Family};
-use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -174,11 +173,6 @@ impl Score {
 fn step_of(cost_ns: u64) -> usize {
     let step = (cost_ns.max(1) as f64).log2() * 2.0;
     (step as usize).min(COST_STEPS - 1)
-}
-
-fn thread_cpu() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec.try_into().unwrap_or(0), now.tv_nsec.try_into().unwrap_or(0))
 }
 
 impl Counts {

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 /// A piece: what one plugin call reads. Small enough that a call's limits hold for it, large enough that the call
 /// itself costs nothing.
-const PIECE_RECORDS_MAX: usize = 512;
-const PIECE_BYTES_MAX: usize = 256 << 10;
+pub const PIECE_RECORDS_MAX: usize = 512;
+pub const PIECE_BYTES_MAX: usize = 256 << 10;
 
 /// A pipeline as requests take it.
 #[derive(Clone, Debug)]

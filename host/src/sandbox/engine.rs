@@ -6,7 +6,7 @@ use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
 use super::stores::{PluginStore, Stores};
-use super::{Manifest, Module, PluginError, Settings};
+use super::{Grant, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::borrow::Cow;
 use std::io::Read;
@@ -22,6 +22,8 @@ const MODULE_BYTES_MAX: u64 = 128 << 20;
 /// What a guest's own stack may take; the threads that call have 2 MiB.
 const STACK_BYTES_MAX: usize = 512 << 10;
 const LOAD_TICK: Duration = Duration::from_millis(2);
+/// Of the random numbers that a plugin gets while it works on samples.
+const SAMPLE_SEED: u64 = 1;
 /// The interfaces of the package, version 0.1.
 const INTERFACES: [&str; 6] = ["types", "batch", "host", "alerts", "series", "store"];
 
@@ -88,20 +90,7 @@ impl Sandbox {
     /// The plugin of these settings, checked and configured once. Reads the file and compiles, which takes up to
     /// seconds: not for an executor's thread. The error is for the operator.
     pub fn load(&self, settings: &Settings) -> Result<Plugin, PluginError> {
-        self.load_bytes(settings, &self.component(&settings.module)?)
-    }
-
-    /// The bytes of a component, for [`Sandbox::load_bytes`]. Reads the file.
-    pub fn component(&self, module: &Module) -> Result<Cow<'static, [u8]>, PluginError> {
-        match module {
-            Module::Builtin(name) => {
-                let bundled = (self.bundled)(name);
-                let bundled =
-                    bundled.ok_or_else(|| load_error(format!("there is no bundled plugin `{name}`")));
-                Ok(bundled?.into())
-            }
-            Module::File(path) => Ok(read(path)?.into()),
-        }
+        self.load_bytes(settings, &self.component_of(&settings.module)?)
     }
 
     /// The same with the component at hand; `settings.module` is not read.
@@ -127,20 +116,40 @@ impl Sandbox {
             let unknown = Shared::unknown(settings.clone(), store.clone());
             let manifest = Pool::describe(&self.engine, &linked, unknown)?;
             let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store)?;
-            Plugin::open(self.engine.clone(), linked.clone(), shared, &self.metrics)
+            Plugin::open(self.engine.clone(), linked.clone(), Arc::new(shared), &self.metrics)
         })
     }
 
-    /// What the component in a file says of itself, for a person who has no settings for it yet.
-    pub fn inspect(&self, path: &Path) -> Result<Manifest, PluginError> {
-        let linked = self.link(&read(path)?)?;
-        let settings = Settings::unnamed(path);
-        let store = self.stores.of(&settings.name);
-        self.while_ticking(|| Pool::describe(&self.engine, &linked, Shared::unknown(settings, store)))
+    /// The same for samples, apart from whatever runs under this name: what it keeps and counts is its own and gone with
+    /// it, and it draws the same random numbers each time. Without a `grant` it has what it asks for.
+    pub fn load_apart(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        let linked = self.link(bytes)?;
+        self.while_ticking(|| {
+            let metrics = Metrics::new();
+            let store = Stores::in_memory(metrics.clone()).of(&settings.name);
+            let unknown = Shared::unknown(settings.clone(), store.clone());
+            let manifest = Pool::describe(&self.engine, &linked, unknown)?;
+            let mut settings = settings.clone();
+            let asked = || Grant { reads: manifest.reads.clone(), writes: manifest.writes.clone() };
+            settings.grant.get_or_insert_with(asked);
+            let mut shared = Shared::check(settings, manifest, linked.has_timer(), store)?;
+            shared.seed = Some(SAMPLE_SEED);
+            Plugin::open(self.engine.clone(), linked.clone(), Arc::new(shared), &metrics)
+        })
     }
 
-    /// A load has a clock of its own: it may come before anybody ticks, or where nobody does.
-    fn while_ticking<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// The component that settings name: bundled, or in a file. The error is for the operator.
+    pub fn component_of(&self, module: &Module) -> Result<Cow<'static, [u8]>, PluginError> {
+        match module {
+            Module::Builtin(name) => (self.bundled)(name)
+                .map(Cow::Borrowed)
+                .ok_or_else(|| load_error(format!("there is no bundled plugin `{name}`"))),
+            Module::File(path) => read(path).map(Cow::Owned),
+        }
+    }
+
+    /// Work with a clock of its own, as a load has: it may come before anybody ticks, or where nobody does.
+    pub fn while_ticking<T>(&self, work: impl FnOnce() -> T) -> T {
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let clock = scope.spawn(|| {
@@ -157,7 +166,7 @@ impl Sandbox {
     }
 
     /// Compiles and links, after a look at what it imports and exports.
-    fn link(&self, bytes: &[u8]) -> Result<Linked, PluginError> {
+    pub(super) fn link(&self, bytes: &[u8]) -> Result<Linked, PluginError> {
         check_kind(bytes)?;
         let component = self.cache.component(&self.engine, bytes);
         let component = component.map_err(|error| load_error(format!("is no valid component: {error:#}")))?;
@@ -165,6 +174,14 @@ impl Sandbox {
         let pre = self.linker.instantiate_pre(&component);
         let linked = pre.and_then(|pre| Linked::new(pre, has_timer));
         linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn store_of(&self, plugin: &str) -> Arc<PluginStore> {
+        self.stores.of(plugin)
     }
 
     /// What it imports and exports, before anything of it runs; whether it has a timer.

@@ -122,7 +122,7 @@ impl Meter {
 }
 
 /// CPU time of this thread.
-pub(super) fn thread_cpu() -> Duration {
+pub fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -139,6 +139,11 @@ pub(super) struct MemoryLimit {
 impl MemoryLimit {
     pub(super) fn new(bytes_max: usize) -> MemoryLimit {
         MemoryLimit { bytes_max, bytes: 0, was_refused: false }
+    }
+
+    /// What the instance has now.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 

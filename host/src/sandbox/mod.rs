@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod hashing;
 mod host;
+mod inspect;
 mod limits;
 mod linked;
 mod logs;
@@ -29,6 +30,8 @@ pub use bisect::{Failed, Ran};
 pub use effects::{Alert, AlertEffect, AlertSeverity, Cell, Effects, Window};
 pub use engine::{Sandbox, SandboxClock};
 pub use error::PluginError;
+pub use inspect::Inspection;
+pub use limits::thread_cpu;
 pub use patterns::Searcher;
 pub use plugin::{Called, Manifest, Plugin};
 
@@ -65,7 +68,7 @@ pub struct Settings {
 
 impl Settings {
     /// For a component that no configuration names.
-    fn unnamed(path: &std::path::Path) -> Settings {
+    pub fn unnamed(path: &std::path::Path) -> Settings {
         Settings {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             module: Module::File(path.into()),

@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wasmtime::Engine;
@@ -75,6 +75,10 @@ pub(super) struct Shared {
     pub(super) mask: Mask,
     pub(super) buckets: Buckets,
     pub(super) store: Arc<PluginStore>,
+    /// Where random numbers begin; `None`: somewhere else in each instance.
+    pub(super) seed: Option<u64>,
+    /// The most linear memory that an instance had after a call, bytes.
+    memory_peak: AtomicUsize,
     alert_rate: AlertRate,
     keys: BTreeMap<String, HashKey>,
     /// Pattern sets that an instance compiled: the next one asks for the same.
@@ -129,6 +133,11 @@ impl Plugin {
 
     pub fn settings(&self) -> &Settings {
         &self.inner.shared.settings
+    }
+
+    /// The most linear memory that an instance of it had after a call, bytes. It never shrinks within an instance.
+    pub fn memory_peak(&self) -> usize {
+        self.inner.shared.memory_peak()
     }
 
     /// One call with these records of the piece (`None`: all). All or nothing. Takes up to the CPU limit, and as long as
@@ -285,7 +294,7 @@ impl Shared {
         manifest: Manifest,
         has_timer: bool,
         store: Arc<PluginStore>,
-    ) -> Result<Arc<Shared>, PluginError> {
+    ) -> Result<Shared, PluginError> {
         let checked = || {
             let reads = Words::parse(&manifest.reads, false)
                 .map_err(|error| format!("`reads` of its manifest: {error}"))?;
@@ -297,7 +306,7 @@ impl Shared {
             Ok((reads, writes))
         };
         let (reads, writes) = checked().map_err(PluginError::Load)?;
-        Ok(Arc::new(Shared::new(settings, manifest, reads, writes, store)))
+        Ok(Shared::new(settings, manifest, reads, writes, store))
     }
 
     fn new(
@@ -320,10 +329,23 @@ impl Shared {
             mask,
             buckets: Buckets::default(),
             store,
+            seed: None,
+            memory_peak: AtomicUsize::new(0),
             alert_rate: AlertRate::default(),
             keys,
             sets: Mutex::default(),
         }
+    }
+
+    /// An instance has so much memory after a call.
+    pub(super) fn note_memory(&self, bytes: usize) {
+        if bytes > self.memory_peak.load(Ordering::Relaxed) {
+            self.memory_peak.fetch_max(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn memory_peak(&self) -> usize {
+        self.memory_peak.load(Ordering::Relaxed)
     }
 
     /// The key of a secret that the operator gave.

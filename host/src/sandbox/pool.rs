@@ -164,6 +164,7 @@ impl Lent {
         result: wasmtime::Result<Result<T, String>>,
     ) -> Result<T, (PluginError, bool)> {
         let state = self.store.data_mut();
+        state.shared.note_memory(state.memory.bytes());
         let fault = state.fault.take().map(PluginError::Fault);
         match result {
             Ok(Ok(value)) => fault.map_or(Ok(value), |fault| Err((fault, true))),

@@ -237,7 +237,7 @@ impl Plugins {
         settings: &sandbox::Settings,
         how: How,
     ) -> Result<Version, (Option<Digest>, PluginError)> {
-        let bytes = self.sandbox.component(&settings.module).map_err(|error| (None, error))?;
+        let bytes = self.sandbox.component_of(&settings.module).map_err(|error| (None, error))?;
         let digest = Digest::of(&bytes);
         self.compiled(settings, &bytes, digest, how).map_err(|error| (Some(digest), error))
     }

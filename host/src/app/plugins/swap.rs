@@ -354,7 +354,7 @@ impl Plugins {
         let settings = &entry.settings;
         let refuse =
             |digest, stage, why: String| Looked::Refused(Failure::new(digest, stage, Outcome::Refused, why));
-        let bytes = match self.sandbox.component(&settings.module) {
+        let bytes = match self.sandbox.component_of(&settings.module) {
             Ok(bytes) => bytes,
             Err(error) => return refuse(None, Stage::Loading, error.to_string()),
         };
@@ -387,7 +387,7 @@ impl Plugins {
                        them again";
             return refuse(Some(digest), Stage::Loading, why.into());
         }
-        if let Err(why) = golden::check(settings, &version.plugin) {
+        if let Err(why) = golden::check(&self.sandbox, settings, &bytes) {
             return refuse(Some(digest), Stage::Golden, why);
         }
         let has_shadow = !entry.swap.shadow.is_zero() && entry.active.is_some();

@@ -97,6 +97,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(shared: Arc<Shared>) -> State {
         let memory = MemoryLimit::new(shared.settings.limits.memory);
+        let random = shared.seed.unwrap_or_else(seed);
         State {
             shared,
             memory,
@@ -116,7 +117,7 @@ impl State {
             sets: Vec::new(),
             sets_bytes: 0,
             printed: Vec::new(),
-            random: seed(),
+            random,
         }
     }
 

@@ -137,8 +137,14 @@ fn a_component_can_be_inspected_without_settings() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("other.wasm");
     std::fs::write(&file, guest_with("x;body;drop;alerts;")).unwrap();
-    let manifest = sandbox().inspect(&file).unwrap();
+    let inspection = sandbox().inspect(&file).unwrap();
+    let manifest = &inspection.manifest;
     assert_eq!((manifest.name.as_str(), manifest.needs.as_slice()), ("x", ["alerts".to_string()].as_slice()));
+    assert_eq!((inspection.world, inspection.interface.as_str()), ("plugin", "0.1.0"));
+    assert_eq!(inspection.exports, ["trommel:plugin/lifecycle@0.1.0", "trommel:plugin/processor@0.1.0"]);
+    assert!(inspection.imports.contains(&"trommel:plugin/batch@0.1.0".to_owned()), "{inspection:?}");
+    assert!(inspection.memory >= 64 << 10 && inspection.bytes > 1_000, "{inspection:?}");
+    assert_eq!(inspection.digest.len(), 64);
 }
 
 #[test]
