@@ -127,7 +127,7 @@ impl Load {
             load.senders.spawn(async move {
                 let mut took = Vec::new();
                 while !is_over.load(Ordering::Relaxed) {
-                    let line = |number| format!("{} {number}", took.len());
+                    let line = |number: usize| format!("{} {number}", took.len());
                     let lines: Vec<String> = (0..RECORDS).map(line).collect();
                     let start = Instant::now();
                     world.send_lines(&project, &lines).await;

@@ -18,7 +18,8 @@ pub(super) fn read(table: Table<'_>) -> (Vec<Settings>, BTreeMap<String, SwapSet
     for (name, _, node) in table.all() {
         let entry = table.reader.table(&table.path(name), node);
         let swap = entry.table("swap").map(swap::read);
-        if swap.is_some() && entry.optional("module", text).is_some_and(|name| name.starts_with("builtin:")) {
+        let module = entry.node("module").and_then(|node| text(&node.value).ok());
+        if swap.is_some() && module.is_some_and(|module| module.starts_with("builtin:")) {
             entry.fault(
                 "swap",
                 "a bundled plugin is the collector's own and changes with it",

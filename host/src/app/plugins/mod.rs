@@ -31,12 +31,22 @@ pub(in crate::app) struct Plugins {
     /// In the order of the configuration.
     table: Mutex<Vec<Entry>>,
     turn: tokio::sync::Mutex<()>,
+    /// The plugin whose new version is compiled and checked now.
+    tried: Mutex<Option<String>>,
     /// Told when the table names other files.
     renamed: Notify,
 }
 
 /// Who has it may change plugins.
 pub(in crate::app) type Turn<'p> = tokio::sync::MutexGuard<'p, ()>;
+
+struct Trying<'p>(&'p Plugins);
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        *self.0.tried() = None;
+    }
+}
 
 /// A plugin of the configuration.
 #[derive(Clone, Debug)]
@@ -144,6 +154,7 @@ impl Plugins {
             sandbox,
             table: Mutex::new(table),
             turn: tokio::sync::Mutex::new(()),
+            tried: Mutex::default(),
             renamed: Notify::new(),
         }
     }
@@ -155,6 +166,16 @@ impl Plugins {
 
     fn table(&self) -> MutexGuard<'_, Vec<Entry>> {
         self.table.lock().expect("nothing panics while it is locked")
+    }
+
+    fn tried(&self) -> MutexGuard<'_, Option<String>> {
+        self.tried.lock().expect("nothing panics while it is locked")
+    }
+
+    /// As long as this lives, the plugin is shown as one whose new version is looked at.
+    fn trying(&self, name: &str) -> Trying<'_> {
+        *self.tried() = Some(name.to_owned());
+        Trying(self)
     }
 
     fn names(&self) -> Vec<String> {

@@ -7,7 +7,15 @@ use serde_json::{Value, json};
 impl Plugins {
     /// For `/v1/plugins`.
     pub(in crate::app) fn shown(&self) -> Value {
-        self.table().iter().map(Entry::shown).collect()
+        let tried = self.tried().clone();
+        let show = |entry: &Entry| {
+            let mut shown = entry.shown();
+            if entry.candidate.is_none() && tried.as_ref() == Some(&entry.settings.name) {
+                shown["candidate"] = json!({ "stage": Stage::Loading.name() });
+            }
+            shown
+        };
+        self.table().iter().map(show).collect()
     }
 }
 

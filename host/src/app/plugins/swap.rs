@@ -117,6 +117,7 @@ impl Swaps {
             let Some(entry) = self.plugins.entry(name) else { return Swapped::Unknown };
             let (plugins, looked_at) = (self.plugins.clone(), entry.clone());
             let look = move || plugins.look(&looked_at, how, is_forced);
+            let _trying = self.plugins.trying(name);
             let looked = tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| {
                 let why = format!("it ended without a result: {error}");
                 Looked::Refused(Failure::new(None, Stage::Loading, Outcome::Refused, why))
@@ -133,12 +134,15 @@ impl Swaps {
     fn settle(&self, turn: &Turn<'_>, mut entry: Entry, looked: Looked) -> Swapped {
         let (version, shadow) = match looked {
             Looked::Same => {
+                entry.failure = None;
                 if entry.candidate.take().is_some() {
                     tracing::info!(
                         plugin = entry.settings.name,
                         "the trial is over: the file has the active version again"
                     );
                     self.promote(turn, entry);
+                } else {
+                    self.plugins.put(entry);
                 }
                 return Swapped::Unchanged;
             }
@@ -228,25 +232,28 @@ impl Swaps {
     fn judge_one(&self, turn: &Turn<'_>, mut entry: Entry, now: Instant) {
         let Some(active) = entry.active.clone() else { return };
         let budget = entry.swap.budget;
-        if let Some(candidate) = entry.candidate.take() {
-            let did = active.score.read().since(&candidate.before);
-            if let Some(why) = budget.exceeded(&candidate.score.read(), &did) {
-                self.end_trial(turn, entry, &candidate, Outcome::RolledBack, why);
-            } else if now.saturating_duration_since(candidate.began) >= entry.lasts(&candidate) {
-                self.next_stage(turn, entry, candidate, now);
+        if let Some(previous) = entry.previous.take() {
+            if let Some(why) = budget.exceeded(&active.score.read(), &previous.did) {
+                self.go_back(turn, entry, previous, Outcome::RolledBack, why);
+                return;
             }
-            return;
+            if now < previous.until {
+                entry.previous = Some(previous);
+            } else {
+                tracing::info!(
+                    plugin = entry.settings.name,
+                    digest = %active.digest,
+                    "the new version stays: it kept to its budget as long as it was watched"
+                );
+                self.plugins.put(entry.clone());
+            }
         }
-        let Some(previous) = entry.previous.take() else { return };
-        if let Some(why) = budget.exceeded(&active.score.read(), &previous.did) {
-            self.go_back(turn, entry, previous, Outcome::RolledBack, why);
-        } else if now >= previous.until {
-            tracing::info!(
-                plugin = entry.settings.name,
-                digest = %active.digest,
-                "the new version stays: it kept to its budget as long as it was watched"
-            );
-            self.plugins.put(entry);
+        let Some(candidate) = entry.candidate.take() else { return };
+        let did = active.score.read().since(&candidate.before);
+        if let Some(why) = budget.exceeded(&candidate.score.read(), &did) {
+            self.end_trial(turn, entry, &candidate, Outcome::RolledBack, why);
+        } else if now.saturating_duration_since(candidate.began) >= entry.lasts(&candidate) {
+            self.next_stage(turn, entry, candidate, now);
         }
     }
 
@@ -308,6 +315,10 @@ impl Swaps {
 
     fn go_back(&self, turn: &Turn<'_>, mut entry: Entry, to: Previous, outcome: Outcome, why: String) {
         let left = entry.active.take().map(|version| version.digest);
+        // A trial goes on beside the version that is back.
+        if let Some(candidate) = &mut entry.candidate {
+            candidate.before = to.version.score.read();
+        }
         entry.active = Some(Version { since: SystemTime::now(), how: How::Rollback, ..to.version });
         if let Some(left) = left {
             self.note_end(&mut entry, left, Stage::Watching, outcome, why);
