@@ -726,11 +726,30 @@ fn how_a_plugins_versions_are_swapped_is_checked() {
         &own(
             "auto: sometimes, shadow: 2d, canary: { share: 100%, for: 0s }, watch: 60, budget: { failures: 1, latency: 0.5x, drops: 101%, speed: 2x }",
         ),
-        expect![[r#""#]],
+        expect![[r#"
+            trommel.yaml:1:64: plugins.own.swap.auto: `sometimes` is no switch; right would be: true or false
+            trommel.yaml:1:83: plugins.own.swap.shadow: `2d` is longer than a day; right would be: how long, with its unit: 30s; 0s for none; a day at most
+            trommel.yaml:1:104: plugins.own.swap.canary.share: `100%` is no such part; right would be: which part of the streams has it first: 10%; above 0% and below 100%
+            trommel.yaml:1:115: plugins.own.swap.canary.for: `0s` shows nothing; right would be: how long: 60s; a day at most
+            trommel.yaml:1:128: plugins.own.swap.watch: `60` has no unit; right would be: how long, with its unit: 30s; 0s for none; a day at most
+            trommel.yaml:1:152: plugins.own.swap.budget.failures: `1` is no part of all; right would be: a part of all, more than before: 1%; 100% at most, which switches it off
+            trommel.yaml:1:164: plugins.own.swap.budget.latency: `0.5x` is no such multiple; right would be: a multiple of what it was: 2x; 1x at least
+            trommel.yaml:1:177: plugins.own.swap.budget.drops: `101%` is no part of all; right would be: a part of all, more than before: 1%; 100% at most, which switches it off
+            trommel.yaml:1:183: plugins.own.swap.budget.speed: is no key that is known here; right would be: one of failures, latency, drops
+            9 faults in trommel.yaml"#]],
     );
-    check(&own("canary: { share: 1e1% }, watc: 1s"), expect![[r#""#]]);
+    check(
+        &own("canary: { share: 1e1% }, watc: 1s"),
+        expect![[r#"
+            trommel.yaml:1:66: plugins.own.swap.canary.for: is missing; right would be: how long: 60s; a day at most
+            trommel.yaml:1:75: plugins.own.swap.canary.share: `1e1%` is no such part; right would be: which part of the streams has it first: 10%; above 0% and below 100%
+            trommel.yaml:1:83: plugins.own.swap.watc: is no key that is known here; right would be: `watch`
+            3 faults in trommel.yaml"#]],
+    );
     check(
         &with("plugins: { redact: { module: \"builtin:redact\", swap: { watch: 1s } } }"),
-        expect![[r#""#]],
+        expect![[r#"
+            trommel.yaml:1:54: plugins.redact.swap: a bundled plugin is the collector's own and changes with it; right would be: leave it out
+            1 fault in trommel.yaml"#]],
     );
 }
