@@ -26,5 +26,6 @@ mod receive;
 mod shutdown;
 mod stalls;
 mod tls;
+mod tools;
 
 mod real;

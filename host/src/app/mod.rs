@@ -3,6 +3,7 @@
 mod demonstration;
 mod faults;
 mod plugins;
+pub mod recording;
 pub mod sample;
 
 pub use demonstration::Demo;
@@ -14,7 +15,7 @@ use crate::console::{self, Console};
 use crate::demo;
 use crate::journal::{self, DeadLetters, Followed, Journal, SinkId};
 use crate::pipeline::letters::Letters;
-use crate::pipeline::{self, Pipeline, Surroundings, deliver};
+use crate::pipeline::{self, Pipeline, Recordings, Surroundings, deliver};
 use crate::receivers::{self, Listeners, Receiver};
 use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
@@ -419,6 +420,7 @@ impl App {
             plugins: Arc::new(move || plugins.shown()),
             alerts: Arc::new(move || alerts.shown()),
             letters,
+            recordings: Some(Recordings::new(pipeline.clone())),
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
             stop: self.stop_serving.clone(),
         };

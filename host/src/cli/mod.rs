@@ -5,6 +5,8 @@ mod ask;
 mod ledger;
 mod letters;
 mod plugin;
+mod record;
+mod replay;
 
 use crate::app::{self, App, StartError};
 use crate::config::Config;
@@ -49,6 +51,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Writes what passes the guards of a running collector to a file, one OTLP/JSON request a line.
+    Record(record::Record),
+    /// Sends a recording as a client would, over OTLP/HTTP. Ends with 1 if something was rejected.
+    Replay(replay::Replay),
     /// What the sinks of a running collector refused for good.
     #[command(subcommand)]
     DeadLetters(letters::Command),
@@ -70,6 +76,8 @@ pub fn main() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Plugin(command) => plugin::run(&command),
         Command::DeadLetters(command) => letters::run(&command),
+        Command::Record(asked) => record::record(&asked),
+        Command::Replay(asked) => replay::replay(&asked),
         Command::Ledger { console, json } => ledger::print(&console, json),
     })
 }

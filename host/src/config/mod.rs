@@ -19,6 +19,7 @@ mod sinks;
 
 pub use fault::{Fault, Faults, Position, Warnings};
 pub use places::Places;
+pub use read::{duration_of, size_of};
 
 use crate::{console, journal, pipeline, receivers, sandbox, tenants};
 use read::{Reader, duration, size, text};

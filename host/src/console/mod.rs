@@ -12,12 +12,14 @@ mod operate;
 mod page;
 mod pages;
 mod read;
+mod record;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod ticket;
 
 use crate::net::{self, tls};
+use crate::pipeline::Recordings;
 use crate::pipeline::letters::Letters;
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
@@ -46,7 +48,7 @@ pub struct Settings {
     pub tls: Option<tls::ServerSettings>,
     /// Origins whose pages may read streams and make tickets, as browsers write them: `https://panel.example`.
     pub origins: Vec<String>,
-    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger`, `/v1/alerts` and `/v1/dead-letters` ask for no credential. Elsewhere they need the
+    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger`, `/v1/alerts`, `/v1/dead-letters` and `/v1/record` ask for no credential. Elsewhere they need the
     /// right `admin`, whatever stands here.
     pub is_loopback_admin: bool,
 }
@@ -69,6 +71,8 @@ pub struct Console {
     pub alerts: Snapshot<serde_json::Value>,
     /// `/v1/dead-letters`. `None` where none are kept.
     pub letters: Option<Letters>,
+    /// `/v1/record`. `None` where nothing passes.
+    pub recordings: Option<Recordings>,
     /// What is not ready, in words; nothing: ready.
     pub not_ready: Snapshot<Vec<String>>,
     /// Cancelled when the process stops: tails end, so that nothing in flight has no end.
@@ -123,6 +127,7 @@ fn router_within(settings: &Settings, console: Console, lasting_max: usize) -> R
         .route("/v1/dead-letters/{id}", get(letters::show))
         .route("/v1/dead-letters/replay", post(letters::replay))
         .route("/v1/dead-letters/drop", post(letters::drop))
+        .route("/v1/record", get(record::record))
         .route("/metrics", get(operate::metrics))
         .route("/healthz", get(operate::health))
         .route("/readyz", get(operate::readiness))
@@ -177,7 +182,7 @@ async fn dress(request: Request, next: Next) -> Response {
 
 async fn nothing_here() -> Fault {
     Fault::not_found(
-        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /v1/alerts, /v1/dead-letters, /metrics, \
+        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /v1/alerts, /v1/dead-letters, /v1/record, /metrics, \
          /healthz, /readyz",
     )
 }

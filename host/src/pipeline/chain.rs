@@ -1,6 +1,7 @@
 //! The plugins of a pipeline, called piece by piece.
 
 use super::left::Left;
+use super::record::Taken;
 use super::tally::Tally;
 use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId, Wanted};
 use crate::journal::Reason;
@@ -45,6 +46,8 @@ pub(super) enum Missing {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
     slots: Vec<Slot>,
+    /// How many of them come before the place where recordings take their copy: all guards. `None`: nothing may be taken.
+    tapped_at: Option<usize>,
     /// Nanoseconds that small pieces took of late; 0: not known.
     pace_ns: Arc<AtomicU64>,
     /// What the plugins asked the last piece for, by signal.
@@ -52,8 +55,16 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(slots: Vec<Slot>) -> Chain {
-        Chain { slots, pace_ns: Arc::default(), wanted: Arc::default() }
+    /// `is_unguarded`: the pipeline says that it may run without guards.
+    pub(super) fn new(slots: Vec<Slot>, is_unguarded: bool) -> Chain {
+        let last_guard = slots.iter().rposition(|slot| slot.is_guard);
+        let tapped_at = last_guard.map(|at| at + 1).or(is_unguarded.then_some(0));
+        Chain { slots, tapped_at, pace_ns: Arc::default(), wanted: Arc::default() }
+    }
+
+    /// Where recordings take their copy, if they may.
+    pub(super) fn tapped_at(&self) -> Option<usize> {
+        self.tapped_at
     }
 
     /// Whether no plugin is to be called for records of this signal.
@@ -116,13 +127,14 @@ impl Chain {
         tenant: &TenantId,
         keys: &IdentityKeys,
         tally: &mut Tally,
+        taken: Option<&Taken>,
     ) -> (Piece, Vec<Left>) {
         let begun = (piece.item_bytes() <= SMALL_BYTES_MAX).then(Instant::now);
         // What they ask for differs little from piece to piece.
         let kept = &self.wanted[piece.signal() as usize];
         let expected = Wanted(kept.load(Ordering::Relaxed));
         piece.expect(expected);
-        let ran = self.call_all(piece, now_ns, tenant, keys, tally);
+        let ran = self.call_all(piece, now_ns, tenant, keys, tally, taken);
         if ran.0.wanted() != expected {
             kept.store(ran.0.wanted().0, Ordering::Relaxed);
         }
@@ -139,10 +151,17 @@ impl Chain {
         tenant: &TenantId,
         keys: &IdentityKeys,
         tally: &mut Tally,
+        taken: Option<&Taken>,
     ) -> (Piece, Vec<Left>) {
         let mut left: Vec<Left> = Vec::new();
         let mut wrong = None;
-        for slot in &self.slots {
+        let tap = |at: usize, piece: &Piece| {
+            if let Some(taken) = taken.filter(|_| self.tapped_at == Some(at)) {
+                taken.offer(piece);
+            }
+        };
+        for (at, slot) in self.slots.iter().enumerate() {
+            tap(at, &piece);
             let Some(plugin) = &slot.plugin else { continue };
             let before = piece.records();
             if before == 0 {
@@ -173,6 +192,7 @@ impl Chain {
                 left.push(Left { effects: ran.effects, forged, failed, ..Left::of(&slot.name, tenant) });
             }
         }
+        tap(self.slots.len(), &piece);
         (piece, left)
     }
 }

@@ -5,15 +5,11 @@
 //! after a crash between the two it is there still, and sent again with the others.
 
 use super::Pipeline;
-use crate::batch::{Signal, Stream};
+use crate::batch::{Request, Signal, Stream, json as batch_json};
 use crate::journal::{
     Amount, DeadLetters, Frame, FramePart, Letter, Outcome, PAGE_MAX, SinkId, SinkSet, WholeLetter,
 };
 use futures_util::future::join_all;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -310,14 +306,11 @@ fn rendered(signal: Signal, content: bytes::Bytes) -> Value {
     if content.len() > SHOWN_BYTES_MAX {
         return json!(format!("{} bytes, which is too large to be shown", content.len()));
     }
-    // Walked again: the decoder trusts the depth of what it is given.
-    let Ok(request) = crate::batch::Request::check(signal, content) else { return unreadable() };
-    let value = match signal {
-        Signal::Logs => ExportLogsServiceRequest::decode(request.bytes).ok().map(serde_json::to_value),
-        Signal::Traces => ExportTraceServiceRequest::decode(request.bytes).ok().map(serde_json::to_value),
-        Signal::Metrics => ExportMetricsServiceRequest::decode(request.bytes).ok().map(serde_json::to_value),
-    };
-    value.and_then(Result::ok).unwrap_or_else(unreadable)
+    // Walked again: the writer trusts the depth of what it is given.
+    let request = Request::check(signal, content).ok();
+    request.map_or_else(unreadable, |request| {
+        batch_json::value_of(batch_json::request_of(signal), &request.bytes)
+    })
 }
 
 fn unreadable() -> Value {

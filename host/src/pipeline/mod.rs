@@ -8,6 +8,7 @@ pub mod deliver;
 mod effects;
 mod left;
 pub mod letters;
+mod record;
 mod route;
 mod series;
 mod submit;
@@ -19,6 +20,7 @@ mod turns;
 mod work;
 
 pub use chain::Slot;
+pub use record::{RecordError, Recorded, Recording, Recordings, Which};
 pub use series::Series;
 pub use submit::{Pipeline, Surroundings};
 pub use work::{PIECE_BYTES_MAX, PIECE_RECORDS_MAX};

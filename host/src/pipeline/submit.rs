@@ -2,6 +2,7 @@
 
 use super::chain::{Chain, Slot};
 use super::effects::Consequences;
+use super::record::Taps;
 use super::route::Plan;
 use super::turns::{TooLate, Turn, Turns};
 use super::work::{Made, Snapshot, Way, Work};
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) sinks: Vec<String>,
     pub(super) turns: Arc<Turns>,
     pub(super) consequences: Consequences,
+    pub(super) taps: Taps,
     not_loaded: ArcSwap<Vec<String>>,
     pub(super) is_stopping: AtomicBool,
 }
@@ -91,6 +93,7 @@ impl Pipeline {
             tenants,
             journal,
             consequences,
+            taps: Taps::default(),
             metrics,
             clock: ClockCell(clock),
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -267,8 +270,9 @@ fn snapshot(settings: &Settings, slots: &[Slot], sinks: &[String]) -> Result<Sna
             let slot = slots.iter().find(|slot| slot.name == *name);
             slot.cloned().ok_or_else(|| format!("pipeline `{}`: there is no plugin `{name}`", pipeline.name))
         };
-        let chain = Chain::new(pipeline.plugins.iter().map(slot).collect::<Result<_, _>>()?);
-        ways.push(Way { plan: Plan::of(pipeline, sinks)?, chain });
+        let slots = pipeline.plugins.iter().map(slot).collect::<Result<_, _>>()?;
+        let chain = Chain::new(slots, pipeline.is_unguarded);
+        ways.push(Way { name: pipeline.name.clone(), plan: Plan::of(pipeline, sinks)?, chain });
     }
     Ok(Snapshot { ways, ticking: slots.iter().filter_map(ticking).cloned().collect() })
 }

@@ -6,6 +6,7 @@
 use super::Refusal;
 use super::chain::{self, Chain, Missing};
 use super::left::Leavings;
+use super::record::Taken;
 use super::route::Plan;
 use super::submit::Shared;
 use super::tally::Tally;
@@ -26,6 +27,7 @@ pub const PIECE_BYTES_MAX: usize = 256 << 10;
 /// A pipeline as requests take it.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
+    pub(super) name: String,
     pub(super) plan: Plan,
     pub(super) chain: Chain,
 }
@@ -73,6 +75,8 @@ pub(super) struct Made {
 #[derive(Debug)]
 struct InChain {
     way: usize,
+    /// The recordings that take it.
+    taken: Option<Taken>,
     batch: Batch,
     waiting: VecDeque<Piece>,
     done: Vec<Piece>,
@@ -179,12 +183,14 @@ impl Work {
     }
 
     fn enter(&mut self, way: usize, batch: Batch) {
-        let waiting = match self.snapshot.ways[way].chain.is_idle(batch.signal) {
+        let Way { name, chain, .. } = &self.snapshot.ways[way];
+        let taken = self.shared.taps.of(name, &batch).filter(|_| chain.tapped_at().is_some());
+        let waiting = match chain.is_idle(batch.signal) && taken.is_none() {
             true => VecDeque::new(),
             false => batch.pieces(PIECE_RECORDS_MAX, PIECE_BYTES_MAX).into(),
         };
         let done = Vec::with_capacity(waiting.len());
-        self.step_in_chain(InChain { way, batch, waiting, done });
+        self.step_in_chain(InChain { way, taken, batch, waiting, done });
     }
 
     /// The next piece, or the end of the chain after the last.
@@ -194,7 +200,8 @@ impl Work {
             let chain = &self.snapshot.ways[at.way].chain;
             let tenant = &at.batch.stream.tenant;
             let keys = &self.shared.settings.identity;
-            let (piece, left) = chain.run(piece, now_ns, tenant, keys, &mut self.made.tally);
+            let (piece, left) =
+                chain.run(piece, now_ns, tenant, keys, &mut self.made.tally, at.taken.as_ref());
             at.done.push(piece);
             self.made.left.keep(left);
         }

@@ -6,7 +6,7 @@ use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
 use super::stores::{PluginStore, Stores};
-use super::{Grant, Module, PluginError, Settings};
+use super::{Grant, Instance, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::borrow::Cow;
 use std::io::Read;
@@ -117,6 +117,8 @@ impl Sandbox {
             let mut settings = settings.clone();
             let asked = || Grant { reads: manifest.reads.clone(), writes: manifest.writes.clone() };
             settings.grant.get_or_insert_with(asked);
+            // All of a sample is one tenant's: what configured the instance is not part of its first call.
+            settings.instance = Instance::Shared;
             let mut shared = Shared::check(settings, manifest, linked.has_timer(), store)?;
             shared.seed = Some(SAMPLE_SEED);
             Plugin::open(self.engine.clone(), linked.clone(), Arc::new(shared), &metrics)

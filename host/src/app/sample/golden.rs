@@ -21,7 +21,7 @@ impl Output {
             ("series", self.series.iter().map(|(key, cell)| (key.clone(), shown_cell(cell))).collect()),
             ("alerts", self.alerts.iter().map(|alerted| shown_alert(&alerted.alert)).collect()),
             ("failed", self.failed.iter().map(shown_failure).collect()),
-            ("failed_ticks", self.failed_ticks.iter().cloned().collect()),
+            ("failed_ticks", self.failed_ticks.iter().map(reason).collect()),
         ];
         let is_there = |value: &Value| match value {
             Value::Null => false,
@@ -74,10 +74,13 @@ fn shown_alert(alert: &AlertEffect) -> Value {
 }
 
 fn shown_failure(Failed { records, error }: &Failed) -> Value {
-    // A trap names functions and their numbers, which change with each build.
-    let reason = match error {
+    json!({ "records": records, "reason": reason(error) })
+}
+
+/// A trap names functions and their numbers, which change with each build.
+fn reason(error: &PluginError) -> String {
+    match error {
         PluginError::Trap(_) => "trap".to_owned(),
         other => other.to_string(),
-    };
-    json!({ "records": records, "reason": reason })
+    }
 }

@@ -18,9 +18,11 @@ pub use bench::Measured;
 pub use compare::{Difference, compare, differences};
 pub use folder::{Case, beside, cases, config_in, config_of, expected_in};
 pub use read::Sample;
+pub(super) use read::request_in;
+pub(super) use run::newest_ms;
 
 use crate::batch::{ProjectId, Stream, TenantId};
-use crate::sandbox::{AlertEffect, Cell, Failed};
+use crate::sandbox::{AlertEffect, Cell, Failed, PluginError};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,7 +73,7 @@ pub struct Output {
     /// Records that the plugin failed on, and why. What became of them says its `on_failure`.
     pub failed: Vec<Failed>,
     /// Why calls of `tick` failed.
-    pub failed_ticks: Vec<String>,
+    pub failed_ticks: Vec<PluginError>,
     /// Times that `tick` was called.
     pub ticks: u64,
     /// CPU time of all calls, and of the slowest piece.

@@ -119,6 +119,11 @@ fn signal_of(name: &str) -> Result<Signal, String> {
     known.ok_or_else(|| format!("there is no signal `{name}`: logs, traces or metrics"))
 }
 
+/// A request in OTLP/JSON, whatever its signal.
+pub(in crate::app) fn request_in(text: &[u8]) -> Result<Request, String> {
+    json_request(text, None)
+}
+
 fn json_request(text: &[u8], signal: Option<Signal>) -> Result<Request, String> {
     let signal = signal.map_or_else(|| signal_in(text), Ok)?;
     let made = json::to_protobuf(json::request_of(signal), text, REQUEST_BYTES_MAX);

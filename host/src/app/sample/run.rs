@@ -175,7 +175,7 @@ impl Run<'_> {
             self.output.ticks += 1;
             match ticked {
                 Ok(effects) => self.apply(effects, at_ms),
-                Err(error) => self.output.failed_ticks.push(error.to_string()),
+                Err(error) => self.output.failed_ticks.push(error),
             }
         }
     }
@@ -262,7 +262,7 @@ fn added(new: &mut (Option<Record>, Option<Arc<str>>)) -> Line {
 }
 
 /// The newest time that a record bears.
-fn newest_ms(signal: Signal, bytes: &[u8]) -> Option<u64> {
+pub(in crate::app) fn newest_ms(signal: Signal, bytes: &[u8]) -> Option<u64> {
     // When it was observed, where nobody knows when it happened.
     let numbers: &[u32] = match signal {
         Signal::Logs => &[1, 11],
@@ -279,12 +279,10 @@ fn newest_ms(signal: Signal, bytes: &[u8]) -> Option<u64> {
 
 /// Every record of a request in order, and the request as it stands in OTLP/JSON; nothing if it is empty.
 fn records(signal: Signal, bytes: &[u8]) -> (Vec<Record>, Map<String, Value>) {
-    let text = json::of_protobuf(json::request_of(signal), bytes);
-    let mut reader = serde_json::Deserializer::from_str(&text);
-    // The walk bounds the nesting.
-    reader.disable_recursion_limit();
-    let request = <Map<String, Value> as serde::Deserialize>::deserialize(&mut reader);
-    let request = request.expect("what the writer writes is JSON");
+    let request = match json::value_of(json::request_of(signal), bytes) {
+        Value::Object(request) => request,
+        _ => Map::new(),
+    };
     let mut found = Vec::new();
     let (scopes, items) = match signal {
         Signal::Logs => ("scopeLogs", "logRecords"),

@@ -12,7 +12,7 @@ mod schema;
 mod write;
 
 pub(crate) use schema::{LOGS, METRICS, Message, TRACES};
-pub(crate) use write::{of_protobuf, strangeness};
+pub(crate) use write::{of_protobuf, strangeness, value_of};
 
 use super::Signal;
 use base64::Engine;

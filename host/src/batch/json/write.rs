@@ -21,6 +21,15 @@ pub(crate) fn of_protobuf(message: &'static Message, bytes: &[u8]) -> String {
     out
 }
 
+/// The same as a tree, to look into.
+pub(crate) fn value_of(message: &'static Message, bytes: &[u8]) -> serde_json::Value {
+    let text = of_protobuf(message, bytes);
+    let mut reader = serde_json::Deserializer::from_str(&text);
+    // The checked walk bounds the nesting.
+    reader.disable_recursion_limit();
+    serde::Deserialize::deserialize(&mut reader).expect("what was written is JSON")
+}
+
 /// How many fields of these bytes the message does not know, and how many it does: to tell what they are.
 pub(crate) fn strangeness(message: &'static Message, bytes: &[u8]) -> (usize, usize) {
     let (mut strange, mut known) = (0, 0);

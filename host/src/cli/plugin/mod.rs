@@ -7,7 +7,7 @@ mod test;
 
 use crate::app::sample::{self, Whose};
 use crate::sandbox::{Module, OnFailure, Plugin, Sandbox, Settings};
-use crate::telemetry::{Metrics, Secret};
+use crate::telemetry::{Metrics, Secret, start_logging};
 use clap::{Args, Subcommand};
 use std::borrow::Cow;
 use std::path::Path;
@@ -71,6 +71,8 @@ struct Loaded {
 impl Loaded {
     /// The error is for a person.
     fn new(chosen: &Chosen) -> Result<Loaded, String> {
+        // What the plugin writes to its log.
+        start_logging();
         let mut settings = named(&chosen.file);
         if let Some(config) = &chosen.config {
             settings.config = match config.trim_start().starts_with('{') {

@@ -91,6 +91,7 @@ async fn world(shape: Shape) -> World {
         plugins: Arc::new(|| json!([{ "name": "redact", "state": "active" }])),
         alerts: Arc::new(|| json!([{ "tenant": "acme", "title": "it burns" }])),
         letters: None,
+        recordings: None,
         not_ready: {
             let list = not_ready.clone();
             Arc::new(move || list.lock().unwrap().clone())

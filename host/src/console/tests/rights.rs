@@ -28,6 +28,7 @@ async fn every_route_asks_for_its_right() {
         "/v1/alerts",
         "/v1/dead-letters",
         "/v1/dead-letters/1-52",
+        "/v1/record",
         "/v1/streams",
         "/v1/tenants/acme/projects/shop/logs",
         "/v1/tenants/acme/projects/blog/logs",
@@ -54,6 +55,7 @@ async fn every_route_asks_for_its_right() {
         /v1/alerts 401 401 403 403 403 403 403 200
         /v1/dead-letters 401 401 403 403 403 403 403 501
         /v1/dead-letters/1-52 401 401 403 403 403 403 403 501
+        /v1/record 401 401 403 403 403 403 403 501
         /v1/streams 401 401 200 200 403 403 200 403
         /v1/tenants/acme/projects/shop/logs 401 401 200 200 404 404 200 404
         /v1/tenants/acme/projects/blog/logs 401 401 200 404 404 404 200 404

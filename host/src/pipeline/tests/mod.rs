@@ -4,6 +4,7 @@ mod effects;
 mod letters;
 mod plugins;
 mod quotas;
+mod record;
 
 use super::*;
 use crate::alerts::{self, Alerts};
