@@ -44,7 +44,15 @@ pub(super) async fn record(State(site): State<Arc<Site>>, parts: Parts) -> Resul
     let recordings = site.console.recordings.as_ref();
     let recordings = recordings.ok_or_else(|| Fault::not_configured("nothing passes here"))?;
     let recording = recordings.begin(which.clone())?;
-    tracing::info!(?which, seconds, bytes_max = bytes_left, "a recording begins");
+    tracing::info!(
+        tenant = which.tenant,
+        project = which.project,
+        signal = which.signal.map(Signal::name),
+        pipeline = which.pipeline,
+        seconds,
+        bytes_max = bytes_left,
+        "a recording begins"
+    );
     let mut recheck = interval_at(Instant::now() + RECHECK_INTERVAL, RECHECK_INTERVAL);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let running = Running {
@@ -55,7 +63,7 @@ pub(super) async fn record(State(site): State<Arc<Site>>, parts: Parts) -> Resul
         end: Instant::now() + Duration::from_secs(seconds),
         bytes_left,
         sum: Sum::default(),
-        is_over: false,
+        ended: None,
         _place: place,
     };
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], running.into_body()).into_response())
@@ -94,7 +102,8 @@ struct Running {
     end: Instant,
     bytes_left: u64,
     sum: Sum,
-    is_over: bool,
+    /// Why it is over.
+    ended: Option<&'static str>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -115,7 +124,7 @@ impl Running {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
-        if self.is_over {
+        if self.ended.is_some() {
             return None;
         }
         let reason = loop {
@@ -137,7 +146,7 @@ impl Running {
                 },
             }
         };
-        self.is_over = true;
+        self.ended = Some(reason);
         Some(self.last(reason))
     }
 
@@ -158,11 +167,20 @@ impl Running {
     fn last(&self, reason: &str) -> Bytes {
         let Sum { batches, records, bytes } = self.sum;
         let (lost_batches, lost_records) = self.recording.lost();
-        tracing::info!(reason, batches, records, bytes, lost_batches, lost_records, "a recording ends");
         let end = json!({ "end": {
             "reason": reason, "batches": batches, "records": records, "bytes": bytes,
             "lost_batches": lost_batches, "lost_records": lost_records,
         } });
         format!("{end}\n").into()
+    }
+}
+
+/// Whoever reads may just go.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Sum { batches, records, bytes } = self.sum;
+        let (reason, (_, lost_records)) =
+            (self.ended.unwrap_or("its reader has gone"), self.recording.lost());
+        tracing::info!(reason, batches, records, bytes, lost_records, "a recording ends");
     }
 }

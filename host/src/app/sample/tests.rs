@@ -148,3 +148,27 @@ fn records_without_numbers_are_told_by_their_likeness() {
     check("", "ab", "-a -b");
     check("abcd", "bxd", "a- bb c- -x dd");
 }
+
+#[test]
+fn records_that_a_plugin_fails_on_are_told_and_pass_unchanged() {
+    let world = World::new();
+    let sample = world.sample("a.json", logs(&[body("1"), body("poison"), body("2")]));
+    let output = world.run(guest("hostile"), r#"{"mode": "trap-on", "text": "poison"}"#, &sample);
+    assert!(output.lines.iter().all(|line| !line.is_changed()));
+    assert_eq!(output.golden()["failed"], json!([{ "records": 1, "reason": "trap" }]));
+    // The author is told more than the golden file keeps.
+    assert!(output.failed[0].error.to_string().starts_with("trap: "), "{:?}", output.failed);
+}
+
+#[test]
+fn records_that_a_plugin_adds_are_told() {
+    let world = World::new();
+    let sample = world.sample("a.json", logs(&[body("1"), body("2")]));
+    let output = world.run(guest("hostile"), r#"{"mode": "multiply", "text": "poison"}"#, &sample);
+    assert_eq!((output.records, output.dropped, output.added), (2, 0, 4));
+    let came_out = output.lines.iter().filter(|line| line.after.is_some()).count();
+    let items = &output.golden()["resourceLogs"];
+    let items =
+        items.as_array().unwrap().iter().map(|of| of["scopeLogs"][0]["logRecords"].as_array().unwrap().len());
+    assert_eq!((came_out, items.sum::<usize>()), (6, 6));
+}

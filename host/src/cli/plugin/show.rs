@@ -199,11 +199,11 @@ pub(super) fn summary(output: &Output, limits: &Limits) -> Vec<Shown> {
     for reason in &output.failed_ticks {
         line("failed", format!("in tick: {reason}"));
     }
-    let per_record = output.cpu.as_nanos() / u128::from(output.records.max(1));
+    let per_record = output.cpu.div_f64(output.records.max(1) as f64);
     line(
         "time",
         format!(
-            "{:?} of CPU for the slowest piece, {:?} allowed; {per_record} ns a record",
+            "{:.1?} of CPU for the slowest piece, {:?} allowed; {per_record:.1?} a record",
             output.cpu_max, limits.time
         ),
     );
