@@ -160,6 +160,7 @@ impl App {
         let around = Surroundings {
             tenants: tenants.clone(),
             journal: journal.clone(),
+            letters: letters.clone(),
             alerts: alerts.clone(),
             clock: journal::system_clock(),
             metrics: metrics.clone(),
@@ -418,6 +419,14 @@ impl App {
             plugins: Arc::new(move || plugins.shown()),
             alerts: Arc::new(move || alerts.shown()),
             letters,
+            usage: {
+                let pipeline = pipeline.clone();
+                Arc::new(move || serde_json::json!(pipeline.usage()))
+            },
+            open_guards: {
+                let pipeline = pipeline.clone();
+                Arc::new(move || pipeline.open_guards())
+            },
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
             stop: self.stop_serving.clone(),
         };
@@ -429,6 +438,8 @@ impl App {
 fn not_ready(pipeline: &Pipeline, streams: Option<&Streams>) -> Vec<String> {
     let mut missing: Vec<String> =
         pipeline.not_loaded().iter().map(|name| format!("plugin `{name}` is not loaded")).collect();
+    let unmakeable = pipeline.unmakeable_guards();
+    missing.extend(unmakeable.iter().map(|name| format!("no instance of guard `{name}` can be made")));
     missing.extend(
         streams
             .and_then(|streams| streams.is_ready().err())

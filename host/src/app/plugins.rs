@@ -85,12 +85,23 @@ impl Plugins {
     /// For `/v1/plugins`.
     pub(super) fn shown(&self) -> serde_json::Value {
         let show = |(settings, state): (&sandbox::Settings, &State)| {
+            let open_circuits = match state {
+                State::Loaded(plugin) => plugin.open_circuits(),
+                State::Loading | State::Failed(_) => 0,
+            };
             let (state, version, error) = match state {
                 State::Loading => ("loading", None, None),
                 State::Loaded(plugin) => ("loaded", Some(plugin.manifest().version.clone()), None),
                 State::Failed(error) => ("failed", None, Some(error.clone())),
             };
-            serde_json::json!({ "name": settings.name, "guard": settings.is_guard, "state": state, "version": version, "error": error })
+            serde_json::json!({
+                "name": settings.name,
+                "guard": settings.is_guard,
+                "state": state,
+                "version": version,
+                "error": error,
+                "open_circuits": open_circuits,
+            })
         };
         self.settings.iter().zip(self.states().iter()).map(show).collect()
     }

@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where the collector runs, and who asks.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct Console {
     /// The console of the collector.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4380")]
@@ -75,7 +75,7 @@ impl Console {
 }
 
 /// The answer, or a complaint and the code to end with.
-pub(super) fn answered(answer: Result<Value, String>) -> Result<Value, u8> {
+pub(super) fn answered<T>(answer: Result<T, String>) -> Result<T, u8> {
     answer.map_err(|error| {
         complain(error);
         FAILED

@@ -4,6 +4,7 @@
 mod ask;
 mod ledger;
 mod letters;
+mod top;
 
 use crate::app::{self, App, StartError};
 use crate::config::Config;
@@ -49,6 +50,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What the plugins of a running collector use, by plugin and tenant, live.
+    Top {
+        #[command(flatten)]
+        console: ask::Console,
+        /// Prints one table, of two looks a second apart, and ends.
+        #[arg(long)]
+        once: bool,
+    },
     /// What the sinks of a running collector refused for good.
     #[command(subcommand)]
     DeadLetters(letters::Command),
@@ -80,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Inspect { file }) => inspect(&file),
         Command::DeadLetters(command) => letters::run(&command),
         Command::Ledger { console, json } => ledger::print(&console, json),
+        Command::Top { console, once } => top::run(&console, once),
     })
 }
 

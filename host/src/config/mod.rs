@@ -8,6 +8,7 @@ mod alerts;
 mod check;
 mod fault;
 mod identity;
+mod limits;
 mod node;
 mod pipelines;
 mod places;

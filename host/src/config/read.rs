@@ -171,7 +171,7 @@ impl<'r> Table<'r> {
 }
 
 /// Keys that are decided and not built yet, wherever they stand.
-const LATER: [&str; 5] = ["unknown_fields", "output", "golden", "shadow", "canary"];
+const LATER: [&str; 4] = ["unknown_fields", "golden", "shadow", "canary"];
 
 /// How many letters differ (Levenshtein), to suggest the key that was meant.
 fn distance(a: &str, b: &str) -> usize {

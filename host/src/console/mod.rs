@@ -65,12 +65,16 @@ pub struct Console {
     pub ledger: Snapshot<serde_json::Value>,
     /// `/v1/plugins`: name, version, state.
     pub plugins: Snapshot<serde_json::Value>,
+    /// `/v1/plugins/usage`: CPU time, calls, records, failures and memory, by plugin and tenant.
+    pub usage: Snapshot<serde_json::Value>,
     /// `/v1/alerts`: open incidents, and those resolved of late.
     pub alerts: Snapshot<serde_json::Value>,
     /// `/v1/dead-letters`. `None` where none are kept.
     pub letters: Option<Letters>,
     /// What is not ready, in words; nothing: ready.
     pub not_ready: Snapshot<Vec<String>>,
+    /// Guards that are not called for some tenants, since they failed too often.
+    pub open_guards: Snapshot<Vec<String>>,
     /// Cancelled when the process stops: tails end, so that nothing in flight has no end.
     pub stop: CancellationToken,
 }
@@ -117,6 +121,7 @@ fn router_within(settings: &Settings, console: Console, lasting_max: usize) -> R
         .layer(middleware::from_fn_with_state(site.clone(), cors::guard));
     Router::new()
         .route("/v1/plugins", get(operate::plugins))
+        .route("/v1/plugins/usage", get(operate::usage))
         .route("/v1/ledger", get(operate::ledger))
         .route("/v1/alerts", get(operate::alerts))
         .route("/v1/dead-letters", get(letters::list))

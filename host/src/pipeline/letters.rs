@@ -1,11 +1,15 @@
 //! Dead letters in the hands of an operator: listed, looked at, sent again, dropped.
 //!
 //! A letter that is sent again is a new entry for its sink alone: with new numbers, the time of now, and counted as
-//! added by `replay`. It does not pass the plugins, which it has passed. It is finished once the entry is committed;
-//! after a crash between the two it is there still, and sent again with the others.
+//! added by `replay`. It does not pass the plugins, which it has passed. One that a plugin put aside has no sink: it goes
+//! through the pipeline of its stream from the first plugin on, as it is now, so that what was mended is called too. It
+//! is finished once the entry is committed; after a crash between the two it is there still, and sent again with the
+//! others.
 
 use super::Pipeline;
-use crate::batch::{Signal, Stream};
+use super::aside::{PLUGIN, REASON};
+use super::tally::REPLAY;
+use crate::batch::{Batch, Signal, Stream};
 use crate::journal::{
     Amount, DeadLetters, Frame, FramePart, Letter, Outcome, PAGE_MAX, SinkId, SinkSet, WholeLetter,
 };
@@ -21,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use crate::journal::{LetterId, WhichLetters};
 
@@ -32,8 +36,6 @@ const TOGETHER_BYTES: usize = 4 << 20;
 const STEP_DEADLINE: Duration = Duration::from_secs(30);
 /// Content beyond it is not shown.
 const SHOWN_BYTES_MAX: usize = 4 << 20;
-/// In the ledger, under `added`.
-const REPLAY: &str = "replay";
 
 /// The dead letters, and the pipeline that they go back to. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -180,7 +182,11 @@ impl Letters {
         let mut failed = None;
         let committing = letters.into_iter().filter_map(|whole| {
             let (id, sink) = (whole.letter.id, whole.letter.sink.clone());
-            match self.pipeline.sink(&sink) {
+            let target = match is_put_aside(&whole.letter) {
+                true => Some(None),
+                false => self.pipeline.sink(&sink).map(Some),
+            };
+            match target {
                 Some(sink) => Some(async move { (id, self.pipeline.replay(whole, sink).await) }),
                 None => {
                     *handled.without_sink.entry(sink).or_default() += 1;
@@ -268,7 +274,14 @@ impl Pipeline {
         Some(SinkId(u16::try_from(at).ok()?))
     }
 
-    async fn replay(&self, whole: WholeLetter, sink: SinkId) -> Result<(), String> {
+    /// To this sink, or through the plugins and to all that take it.
+    async fn replay(&self, whole: WholeLetter, sink: Option<SinkId>) -> Result<(), String> {
+        let Some(sink) = sink else {
+            let WholeLetter { letter: Letter { stream, signal, .. }, content, .. } = whole;
+            let batch = Batch::over(signal, stream, content);
+            let again = self.submit_again(batch, Instant::now() + STEP_DEADLINE).await;
+            return again.map(|_| ()).map_err(|refused| refused.to_string());
+        };
         let shared = &self.shared;
         if shared.is_stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
@@ -281,6 +294,11 @@ impl Pipeline {
         let frame = Frame { settled: vec![(pending, outcome)], parts: vec![part], after: None };
         shared.journal.commit(frame).await.map(|_| ()).map_err(|refused| refused.to_string())
     }
+}
+
+/// By a plugin, and not refused by a sink.
+fn is_put_aside(letter: &Letter) -> bool {
+    letter.sink.starts_with(PLUGIN) && letter.reason == REASON
 }
 
 fn shown(letter: &Letter) -> ShownLetter {

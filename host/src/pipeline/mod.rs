@@ -3,6 +3,7 @@
 //! [`Pipeline::submit`] is the way of a request up to the journal; [`deliver::run`] is the way from there to a sink.
 //! One request is one frame: all of its batches that are taken are committed together, or none.
 
+mod aside;
 mod chain;
 pub mod deliver;
 mod effects;

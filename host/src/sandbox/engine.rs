@@ -6,6 +6,7 @@ use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
 use super::stores::Stores;
+use super::usage::Usages;
 use super::{Manifest, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::io::Read;
@@ -32,6 +33,7 @@ pub struct Sandbox {
     linker: Linker<State>,
     cache: Cache,
     stores: Stores,
+    usages: Usages,
     metrics: Metrics,
     bundled: fn(&str) -> Option<&'static [u8]>,
 }
@@ -63,7 +65,8 @@ impl Sandbox {
             PluginError::Load(format!("the sandbox does not start: {error:#}"))
         })?;
         let (cache, stores) = (Cache::open(cache_folder), Stores::in_memory(metrics.clone()));
-        Ok(Sandbox { engine, linker, cache, stores, metrics, bundled: artifacts::bundled })
+        let usages = Usages::new(&metrics);
+        Ok(Sandbox { engine, linker, cache, stores, usages, metrics, bundled: artifacts::bundled })
     }
 
     /// Reads what plugins keep with `store` from this folder, and writes it there from now on; it is made with mode
@@ -100,10 +103,11 @@ impl Sandbox {
         let linked = self.link(bytes)?;
         self.while_ticking(|| {
             let store = self.stores.of(&settings.name);
-            let unknown = Shared::unknown(settings.clone(), store.clone());
+            let unknown = Shared::unknown(settings.clone(), store.clone(), &self.metrics);
             let manifest = Pool::describe(&self.engine, &linked, unknown)?;
-            let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store)?;
-            Plugin::open(self.engine.clone(), linked.clone(), shared, &self.metrics)
+            let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store, &self.metrics)?;
+            let usage = self.usages.of(&settings.name);
+            Plugin::open(self.engine.clone(), linked.clone(), shared, usage, &self.metrics)
         })
     }
 
@@ -112,7 +116,8 @@ impl Sandbox {
         let linked = self.link(&read(path)?)?;
         let settings = Settings::unnamed(path);
         let store = self.stores.of(&settings.name);
-        self.while_ticking(|| Pool::describe(&self.engine, &linked, Shared::unknown(settings, store)))
+        let unknown = Shared::unknown(settings, store, &self.metrics);
+        self.while_ticking(|| Pool::describe(&self.engine, &linked, unknown))
     }
 
     /// A load has a clock of its own: it may come before anybody ticks, or where nobody does.

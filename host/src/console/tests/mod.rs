@@ -89,12 +89,14 @@ async fn world(shape: Shape) -> World {
         metrics,
         ledger: Arc::new(|| json!([{ "tenant": "acme", "unaccounted": 0 }])),
         plugins: Arc::new(|| json!([{ "name": "redact", "state": "active" }])),
+        usage: Arc::new(|| json!([{ "plugin": "redact", "tenants": [] }])),
         alerts: Arc::new(|| json!([{ "tenant": "acme", "title": "it burns" }])),
         letters: None,
         not_ready: {
             let list = not_ready.clone();
             Arc::new(move || list.lock().unwrap().clone())
         },
+        open_guards: Arc::new(Vec::new),
         stop: stop.clone(),
     };
     let settings = Settings {

@@ -28,7 +28,17 @@ fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sa
 }
 
 pub(super) fn slot(name: &str, guest: &str, config: &str, on_failure: OnFailure) -> Slot {
-    let settings = settings(name, guest, config, on_failure);
+    slot_with(name, guest, config, on_failure, Limits::default())
+}
+
+pub(super) fn slot_with(
+    name: &str,
+    guest: &str,
+    config: &str,
+    on_failure: OnFailure,
+    limits: Limits,
+) -> Slot {
+    let settings = sandbox::Settings { limits, ..settings(name, guest, config, on_failure) };
     let plugin = sandbox().load_bytes(&settings, artifacts::guest(guest).unwrap()).unwrap();
     Slot { name: name.into(), is_guard: false, on_failure, plugin: Some(plugin) }
 }
@@ -68,6 +78,7 @@ async fn the_records_a_plugin_fails_on_get_its_policy_and_the_others_pass() {
     for (policy, given, receipt) in [
         (OnFailure::Pass, "t/default: 1 poison 2", Receipt::default()),
         (OnFailure::Drop, "t/default: 1 2", Receipt::default()),
+        (OnFailure::Quarantine, "t/default: 1 2", Receipt::default()),
         (
             OnFailure::Refuse,
             "t/default: 1 2",
@@ -83,7 +94,8 @@ async fn the_records_a_plugin_fails_on_get_its_policy_and_the_others_pass() {
         let lost = (line.dropped.get("plugin:hostile"), line.refused.get("plugin:hostile"));
         let expected = match policy {
             OnFailure::Pass => (None, None),
-            OnFailure::Drop => (Some(&1), None),
+            // Nobody keeps dead letters here.
+            OnFailure::Drop | OnFailure::Quarantine => (Some(&1), None),
             OnFailure::Refuse => (None, Some(&1)),
         };
         assert_eq!(lost, expected, "{policy:?}");

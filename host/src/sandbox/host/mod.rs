@@ -77,6 +77,8 @@ pub(super) struct State {
     piece_bytes: usize,
     /// Edits of this call may have so many bytes.
     pub(super) output_bytes_max: usize,
+    /// And one host function may be handed so many.
+    pub(super) hostcall_bytes_max: usize,
     pub(super) effects: Effects,
     raised: Raised,
     left_out: LeftOut,
@@ -103,9 +105,10 @@ impl State {
             phase: Phase::Describe,
             call: None,
             tenant: None,
-            meter: Meter::new(Duration::ZERO, 0, 0),
+            meter: Meter::new(Duration::ZERO, 0, 0, 0),
             piece_bytes: 0,
             output_bytes_max: 0,
+            hostcall_bytes_max: 0,
             effects: Effects::default(),
             raised: Raised::default(),
             left_out: LeftOut::default(),
@@ -123,8 +126,10 @@ impl State {
     pub(super) fn begin(&mut self, begin: Begin) {
         let Begin { phase, call, tenant, cpu_limit, bytes, now_ns } = begin;
         let patterns_max = self.sets.iter().map(|set| set.len()).max().unwrap_or(0);
-        self.meter = Meter::new(cpu_limit, bytes, patterns_max);
-        self.output_bytes_max = self.shared.settings.limits.output(bytes);
+        let limits = &self.shared.settings.limits;
+        self.meter = Meter::new(cpu_limit, limits.work, bytes, patterns_max);
+        self.output_bytes_max = limits.output_bytes(bytes);
+        self.hostcall_bytes_max = limits.hostcall_bytes(bytes);
         self.piece_bytes = bytes;
         self.phase = phase;
         self.call = call;

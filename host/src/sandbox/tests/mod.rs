@@ -1,8 +1,10 @@
 //! What a hostile guest gets: `tests/guests/hostile` in each of its modes.
 
 mod calls;
+mod faults;
 mod identity;
 mod load;
+mod rights;
 mod signals;
 mod windows;
 

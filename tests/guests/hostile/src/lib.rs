@@ -3,6 +3,8 @@
 //! The setting `{"mode": "..."}` chooses what a call does. What it asks for stands in [`MANIFEST`], which the tests
 //! of the host patch in the finished component, so that one guest serves for all manifests.
 
+mod rights;
+
 wit_bindgen::generate!({ path: "../../../wit/v0.1", world: "plugin" });
 
 use exports::trommel::plugin::lifecycle::{Guest as Lifecycle, Manifest};
@@ -228,7 +230,8 @@ impl Processor for Hostile {
                     host::count(&format!("name{at}"), 1);
                 }
             }
-            "drop-even" => {
+            "drop-even-or-trap" if sees_poison() => panic!("on purpose"),
+            "drop-even" | "drop-even-or-trap" => {
                 let items: Vec<u32> = (0..batch::rows(Level::Item)).step_by(2).collect();
                 batch::drop(&items);
                 host::count("dropped", items.len() as u32);
@@ -274,6 +277,12 @@ impl Processor for Hostile {
                 assert!(host::random() != host::random());
             }
             "everything" => everything()?,
+            "call" => {
+                let function = setting("function").unwrap_or_default();
+                if !rights::call(&function, patterns) {
+                    return Err(format!("there is no function {function}"));
+                }
+            }
             "remember" => host::count("calls", CALLS.load(Relaxed)),
             _ => {}
         }
