@@ -17,6 +17,7 @@ mod durable;
 mod effects;
 mod essential;
 mod examples;
+mod faults;
 mod full_disk;
 mod hostile;
 mod identity;
