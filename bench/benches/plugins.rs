@@ -208,7 +208,7 @@ fn anomaly(call: &mut Call) {
     let bodies = call.texts(BODIES).expect("texts");
     let some = errors.iter().step_by(errors.len().div_ceil(8).max(1));
     let some = some.filter_map(|row| rows.binary_search(row).ok());
-    let hashes = some.map(|at| signature::Signature::hash_of("", bodies.bytes(at)));
+    let hashes = some.map(|at| signature::Signature::hash_of("", bodies.bytes(at), ""));
     black_box((names, counts, types, hashes.fold(0, u64::wrapping_add)));
 }
 
