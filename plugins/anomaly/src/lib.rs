@@ -18,6 +18,8 @@ mod presence;
 mod service;
 mod settings;
 mod signature;
+#[cfg(test)]
+mod simulation;
 mod tell;
 mod tenant;
 #[cfg(test)]
