@@ -50,7 +50,7 @@ impl Latency {
         if self.watch.pass() {
             (self.median, self.tail) = Default::default();
         }
-        self.windows += 1;
+        self.windows = self.windows.saturating_add(1);
         let mut buckets = happened.copied().unwrap_or_default();
         for (at, count) in &self.pooled {
             buckets[usize::from(*at) % BUCKETS] += u64::from(*count);

@@ -1,6 +1,6 @@
 //! What spans and data points show, and all three signals together.
 
-use super::world::{SECOND, World};
+use super::world::{Chance, SECOND, World};
 
 #[test]
 fn spans_that_fail_are_told_unless_logs_tell_it() {
@@ -97,4 +97,41 @@ fn more_metrics_than_there_is_room_for_are_counted_and_leave_the_others_alone() 
     let told: String = (0..4).map(|_| world.pass(all(50.0))).collect();
     assert_eq!(told.matches("metric:").count() % 32, 0, "{told}");
     assert!(told.contains("metric:shop/s000:q+3") && !told.contains("shop/s040"), "{told}");
+}
+
+/// The collector keeps the file whole; but what is read must never trap for ever.
+#[test]
+fn a_store_with_any_byte_changed_is_read_or_forgotten() {
+    let mut world = World::new(r#"{"learning_windows": 0, "metrics": [{"name": "q"}, {"name": "r"}]}"#);
+    let mut chance = Chance(5);
+    let all = |world: &mut World, chance: &mut Chance| {
+        for name in ["web", "db"] {
+            world.add(name, 50, chance.events(2.0) * 10);
+            world.say(name, "no route", 1);
+            world.add_spans(name, 9, chance.events(1.0).min(9));
+            world.add_points(name, 5);
+            world.add_latency(name, &[1; 32]);
+            world.add_number(name, "q", chance.next());
+            world.add_total(name, "r", 1, world.now_ns as f64 * chance.next());
+        }
+    };
+    for _ in 0..100 {
+        world.pass(|world| all(world, &mut chance));
+    }
+    let (store, now_ns) = (world.store.clone(), world.now_ns);
+    for _ in 0..3_000 {
+        (world.store, world.now_ns) = (store.clone(), now_ns);
+        for value in world.store.values_mut() {
+            for _ in 0..3 {
+                let at = (chance.next() * value.len() as f64) as usize;
+                // The first says how it is written.
+                if at > 0 {
+                    value[at] = (chance.next() * 256.0) as u8;
+                }
+            }
+        }
+        for _ in 0..3 {
+            world.pass(|world| all(world, &mut chance));
+        }
+    }
 }
