@@ -6,13 +6,14 @@ use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
 use super::stores::Stores;
+use super::versions;
 use super::{Manifest, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, EngineWeak, OptLevel};
 
 /// CPython with its standard library is a component of 18 MB.
@@ -20,8 +21,6 @@ const MODULE_BYTES_MAX: u64 = 128 << 20;
 /// What a guest's own stack may take; the threads that call have 2 MiB.
 const STACK_BYTES_MAX: usize = 512 << 10;
 const LOAD_TICK: Duration = Duration::from_millis(2);
-/// The interfaces of the package, version 0.1.
-const INTERFACES: [&str; 6] = ["types", "batch", "host", "alerts", "series", "store"];
 
 /// What all plugins share: one engine, the host's functions, the cache of compiled code.
 ///
@@ -137,31 +136,12 @@ impl Sandbox {
         check_kind(bytes)?;
         let component = self.cache.component(&self.engine, bytes);
         let component = component.map_err(|error| load_error(format!("is no valid component: {error:#}")))?;
-        let has_timer = self.check_world(&component)?;
-        let pre = self.linker.instantiate_pre(&component);
+        let has_timer = versions::check_world(&self.engine, &component).map_err(load_error)?;
+        let extended = versions::with_missing(&self.linker, &self.engine, &component, bytes);
+        let extended = extended.map_err(load_error)?;
+        let pre = extended.as_ref().unwrap_or(&self.linker).instantiate_pre(&component);
         let linked = pre.and_then(|pre| Linked::new(pre, has_timer));
         linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))
-    }
-
-    /// What it imports and exports, before anything of it runs; whether it has a timer.
-    fn check_world(&self, component: &Component) -> Result<bool, PluginError> {
-        let world = component.component_type();
-        let foreign: Vec<&str> =
-            world.imports(&self.engine).map(|(name, _)| name).filter(|name| !is_ours(name)).collect();
-        if !foreign.is_empty() {
-            let text = format!("asks for {foreign:?}; a plugin may import trommel:plugin@0.1 only, no WASI");
-            return Err(load_error(text));
-        }
-        let exports: Vec<&str> = world.exports(&self.engine).map(|(name, _)| name).collect();
-        let has = |interface: &str| exports.iter().any(|name| interface_of(name) == Some(interface));
-        for interface in ["lifecycle", "processor"] {
-            if !has(interface) {
-                return Err(load_error(format!(
-                    "does not export trommel:plugin/{interface}@0.1.0: it is no plugin"
-                )));
-            }
-        }
-        Ok(has("timer"))
     }
 }
 
@@ -211,14 +191,4 @@ fn check_kind(bytes: &[u8]) -> Result<(), PluginError> {
         _ => "is no WebAssembly component",
     };
     Err(load_error(text.into()))
-}
-
-fn is_ours(import: &str) -> bool {
-    interface_of(import).is_some_and(|interface| INTERFACES.contains(&interface))
-}
-
-/// `batch` of `trommel:plugin/batch@0.1.3`.
-fn interface_of(name: &str) -> Option<&str> {
-    let (interface, version) = name.strip_prefix("trommel:plugin/")?.split_once('@')?;
-    version.strip_prefix("0.1.").map(|_| interface)
 }

@@ -24,6 +24,7 @@ mod rights;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 pub use bisect::{Failed, Ran};
 pub use effects::{Alert, AlertEffect, AlertSeverity, Cell, Effects, Window};

@@ -450,7 +450,7 @@ fn signal(described: lifecycle::Signal) -> Signal {
 }
 
 /// For the first `configure`; calls are told the time.
-fn wall_clock_ns() -> u64 {
+pub(super) fn wall_clock_ns() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0)
 }

@@ -9,7 +9,7 @@ use super::host::{Begin, Phase, State};
 use super::limits::Stop;
 use super::linked::{Exports, Linked};
 use super::logs::printable;
-use super::plugin::{Manifest, Shared};
+use super::plugin::{Manifest, Shared, wall_clock_ns};
 use super::{Instance, PluginError};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -53,8 +53,9 @@ impl Pool {
         linked: &Linked,
         shared: Arc<Shared>,
     ) -> Result<Manifest, PluginError> {
-        let mut lent = Lent::instantiate(engine, linked, shared, None)?;
-        lent.begin_setup(Phase::Describe);
+        let now_ns = wall_clock_ns();
+        let mut lent = Lent::instantiate(engine, linked, shared, None, now_ns)?;
+        lent.begin_setup(Phase::Describe, now_ns);
         let result = lent.exports.plugin.trommel_plugin_lifecycle().call_describe(&mut lent.store);
         let described = lent.ended(result.map(Ok));
         lent.store.data_mut().end();
@@ -92,9 +93,9 @@ impl Pool {
     }
 
     fn configured(&self, tenant: Option<String>, now_ns: u64) -> Result<Lent, PluginError> {
-        let mut lent = Lent::instantiate(&self.engine, &self.linked, Arc::clone(&self.shared), tenant)?;
-        lent.begin_setup(Phase::Configure);
-        lent.store.data_mut().now_ns = now_ns;
+        let mut lent =
+            Lent::instantiate(&self.engine, &self.linked, Arc::clone(&self.shared), tenant, now_ns)?;
+        lent.begin_setup(Phase::Configure, now_ns);
         let config = &self.shared.settings.config;
         let result = lent.exports.plugin.trommel_plugin_lifecycle().call_configure(&mut lent.store, config);
         let configured = lent.ended(result);
@@ -126,6 +127,7 @@ impl Lent {
         linked: &Linked,
         shared: Arc<Shared>,
         tenant: Option<String>,
+        now_ns: u64,
     ) -> Result<Lent, PluginError> {
         let mut store = Store::new(engine, State::new(shared));
         store.limiter(|state| &mut state.memory);
@@ -134,9 +136,9 @@ impl Lent {
             state.meter.check_clock().map_err(|stop| state.stopped(stop))?;
             Ok(UpdateDeadline::Continue(1))
         });
-        // A start function runs now.
+        // A start function runs now; that of a language's runtime may look at the clock, and Go's stops at zero.
         store.set_epoch_deadline(1);
-        store.data_mut().begin(Begin::setup(Phase::Describe, CONFIGURE_CPU_MIN, 0));
+        store.data_mut().begin(Begin::setup(Phase::Describe, CONFIGURE_CPU_MIN, 0, now_ns));
         let exports = linked.instantiate(&mut store).map_err(|error| {
             let limit = store.data().memory.bytes_max;
             match store.data().memory.was_refused {
@@ -147,12 +149,12 @@ impl Lent {
         Ok(Lent { store, exports, tenant, calls: 0 })
     }
 
-    fn begin_setup(&mut self, phase: Phase) {
+    fn begin_setup(&mut self, phase: Phase, now_ns: u64) {
         let state = self.store.data_mut();
         let shared = Arc::clone(&state.shared);
         let cpu_limit = CONFIGURE_CPU_MIN.max(shared.settings.limits.time);
         let bytes = shared.settings.config.len().max(CONFIGURE_OUTPUT_BYTES);
-        state.begin(Begin::setup(phase, cpu_limit, bytes));
+        state.begin(Begin::setup(phase, cpu_limit, bytes, now_ns));
         self.store.set_hostcall_fuel(CONFIGURE_OUTPUT_BYTES);
         self.store.set_epoch_deadline(1);
     }

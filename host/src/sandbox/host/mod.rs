@@ -57,8 +57,8 @@ pub(super) struct Ended {
 
 impl Begin {
     /// For what belongs to no tenant.
-    pub(super) fn setup(phase: Phase, cpu_limit: Duration, bytes: usize) -> Begin {
-        Begin { phase, call: None, tenant: None, cpu_limit, bytes, now_ns: 0 }
+    pub(super) fn setup(phase: Phase, cpu_limit: Duration, bytes: usize, now_ns: u64) -> Begin {
+        Begin { phase, call: None, tenant: None, cpu_limit, bytes, now_ns }
     }
 }
 
@@ -255,7 +255,7 @@ impl State {
     }
 
     /// Notes a wrong use; the first counts.
-    fn note<T: Default>(&mut self, fault: String) -> T {
+    pub(super) fn note<T: Default>(&mut self, fault: String) -> T {
         let mask = &self.shared.mask;
         self.fault.get_or_insert_with(|| printable(&mask.apply(&fault), 1024));
         T::default()

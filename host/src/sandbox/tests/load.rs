@@ -37,7 +37,6 @@ fn a_foreign_import_is_refused_by_its_name() {
     };
     check("wasi:cli/environment@0.2.12");
     check("trommel:plugin/files@0.1.0");
-    check("trommel:plugin/batch@0.2.0");
     check("other:plugin/batch@0.1.0");
 }
 
@@ -156,4 +155,13 @@ fn every_bundled_plugin_loads_by_its_name() {
             }
         }
     }
+}
+
+#[test]
+fn a_start_function_sees_the_time() {
+    const NOW: &str = r#"(import "trommel:plugin/host@VERSION" "now" (func $now (result i64)))"#;
+    const LOOK: &str =
+        r#"(func (export "_initialize") (if (i64.eqz (call $now)) (then unreachable))) (func $work)"#;
+    let component = super::versions::plugin_of("0.1.0", NOW, LOOK);
+    assert_eq!(sandbox().load_bytes(&settings("{}"), &component).unwrap().manifest().name, "new");
 }

@@ -4,6 +4,7 @@ mod calls;
 mod identity;
 mod load;
 mod signals;
+mod versions;
 mod windows;
 
 use super::*;
