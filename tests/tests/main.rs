@@ -17,6 +17,7 @@ mod durable;
 mod effects;
 mod essential;
 mod examples;
+mod frozen;
 mod full_disk;
 mod hostile;
 mod identity;
