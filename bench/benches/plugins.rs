@@ -16,6 +16,11 @@ mod signature;
 
 use bench::Shape;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::Event};
+use prost::Message;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use trommel::batch::{
@@ -62,6 +67,7 @@ fn plugin(sandbox: &Sandbox, name: &str, config: &str) -> Plugin {
 
 /// The pieces of the load's requests, in turn.
 struct Load {
+    signal: Signal,
     requests: Vec<Vec<Piece>>,
     bodies: Vec<bytes::Bytes>,
 }
@@ -69,20 +75,63 @@ struct Load {
 impl Load {
     fn new() -> Load {
         let shape = Shape { records: RECORDS, resources: 4, has_tenant: false, projects: 0 };
-        Load { requests: Vec::new(), bodies: bench::encoded(shape, 20) }
+        Load { signal: Signal::Logs, requests: Vec::new(), bodies: bench::encoded(shape, 20) }
+    }
+
+    fn of_spans() -> Load {
+        Load { signal: Signal::Traces, requests: Vec::new(), bodies: vec![spans(); 20] }
     }
 
     /// Pieces that nobody has looked into.
     fn next(&mut self) -> Vec<Piece> {
         if self.requests.is_empty() {
-            self.requests = self.bodies.iter().map(pieces).collect();
+            self.requests = self.bodies.iter().map(|body| pieces(self.signal, body)).collect();
         }
         self.requests.pop().expect("filled above")
     }
 }
 
-fn pieces(body: &bytes::Bytes) -> Vec<Piece> {
-    let request = Request::check(Signal::Logs, body.clone()).expect("valid");
+/// Spans of four services, half of them server spans; one in twenty has failed with an exception.
+fn spans() -> bytes::Bytes {
+    let text = |key: &str, value: String| KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
+        ..Default::default()
+    };
+    let span = |at: u64| {
+        let exception = ["type", "message", "stacktrace"].map(|key| {
+            text(&format!("exception.{key}"), "java.io.IOException: full\n\tat a.B.c(D.java:1)".into())
+        });
+        let event = Event { name: "exception".into(), attributes: exception.into(), ..Default::default() };
+        Span {
+            trace_id: vec![at as u8; 16],
+            span_id: vec![at as u8; 8],
+            name: "POST /orders/{id}".into(),
+            kind: 2 + (at % 2) as i32,
+            start_time_unix_nano: NOW_NS + at,
+            end_time_unix_nano: NOW_NS + at * 1_000_000,
+            attributes: (0..6).map(|key| text(&format!("http.key{key}"), format!("value {at}"))).collect(),
+            status: at.is_multiple_of(20).then(|| Status { code: 2, ..Default::default() }),
+            events: if at.is_multiple_of(20) { vec![event] } else { Vec::new() },
+            ..Default::default()
+        }
+    };
+    let of = |service: u64| ResourceSpans {
+        resource: Some(Resource {
+            attributes: vec![text("service.name", format!("orders-{service}"))],
+            ..Default::default()
+        }),
+        scope_spans: vec![ScopeSpans {
+            spans: (0..RECORDS as u64 / 4).map(span).collect(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    ExportTraceServiceRequest { resource_spans: (0..4).map(of).collect() }.encode_to_vec().into()
+}
+
+fn pieces(signal: Signal, body: &bytes::Bytes) -> Vec<Piece> {
+    let request = Request::check(signal, body.clone()).expect("valid");
     let stream = Stream { tenant: TenantId::local(), project: ProjectId::default_project() };
     request.batch(stream, &[0, 1, 2, 3]).pieces(PIECE_RECORDS_MAX, PIECE_BYTES_MAX)
 }
@@ -208,7 +257,7 @@ fn anomaly(call: &mut Call) {
     let bodies = call.texts(BODIES).expect("texts");
     let some = errors.iter().step_by(errors.len().div_ceil(8).max(1));
     let some = some.filter_map(|row| rows.binary_search(row).ok());
-    let hashes = some.map(|at| signature::Signature::hash_of("", bodies.bytes(at)));
+    let hashes = some.map(|at| signature::Signature::hash_of("", bodies.bytes(at), ""));
     black_box((names, counts, types, hashes.fold(0, u64::wrapping_add)));
 }
 
@@ -257,6 +306,16 @@ fn bench(criterion: &mut Criterion) {
         let redacted = natively(&|call| three_native.redact(call), pieces);
         natively(&enrich, natively(&sample, redacted))
     });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("512 spans");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    let mut load = Load::of_spans();
+    for (name, plugin) in [("no-op", &noop), ("anomaly", &watching)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_batched(|| load.next(), |pieces| through(&[plugin], pieces), BatchSize::PerIteration)
+        });
+    }
     group.finish();
 }
 

@@ -1,4 +1,5 @@
-//! What does the whole path cost beside forwarding the bytes unread? What does the journal cost (`journal/mod.rs`)?
+//! What does the whole path cost beside forwarding the bytes unread? What does the journal cost (`journal/mod.rs`)? What does
+//! a tenant notice of another's bad plugin (`neighbours.rs`)?
 //!
 //! `load run [--trommel PATH] [--rounds N] [--only GROUP]` starts a sink, then in turn the floor (a tonic proxy that
 //! forwards messages unread) and the collector under several configurations, sends the same load through each, and
@@ -10,6 +11,7 @@
 mod generate;
 mod journal;
 mod measure;
+mod neighbours;
 mod peers;
 mod process;
 mod run;
@@ -40,7 +42,7 @@ fn main() -> Result<()> {
                 let trommel = arguments.text("--trommel").unwrap_or("target/release/trommel");
                 run::run(trommel, arguments.number("--rounds", 3)?, arguments.text("--only")).await
             }
-            Some("journal") => {
+            Some(part @ ("journal" | "neighbours")) => {
                 let folder = std::env::temp_dir();
                 let options = journal::Options {
                     trommel: arguments.text("--trommel").unwrap_or("target/release/trommel"),
@@ -49,7 +51,10 @@ fn main() -> Result<()> {
                     only: arguments.text("--only"),
                     sync_us: arguments.number("--sync-us", 0)?,
                 };
-                journal::run(options).await
+                match part {
+                    "journal" => journal::run(options).await,
+                    _ => neighbours::run(&journal::Bench::new(&options)?, options.only).await,
+                }
             }
             Some("bare") => journal::bare::run(&journal::bare::Bare {
                 folder: arguments.needed("--folder")?,
@@ -69,7 +74,7 @@ fn main() -> Result<()> {
                 };
                 journal::watch::watch(watch).await
             }
-            _ => bail!("usage: load run|journal [--trommel PATH] [--rounds N] [--only WORDS]"),
+            _ => bail!("usage: load run|journal|neighbours [--trommel PATH] [--rounds N] [--only WORDS]"),
         }
     })
 }

@@ -127,9 +127,9 @@ async fn plugins_that_flood_alerts_and_keys_or_loop_in_their_tick_harm_nobody_el
         seen.metric(lost).await.unwrap_or_default() > 0.0
     })
     .await;
-    let others = world.metric(r#"trommel_process_other_values_total{plugin="keys"}"#).await;
+    let others = world.metric(r#"trommel_process_limit_total{plugin="keys",limit="series_keys"}"#).await;
     assert!(others.unwrap() >= 2_000.0, "{others:?}");
-    let refused = world.metric(r#"trommel_process_refused_total{plugin="alerts",what="alerts"}"#).await;
+    let refused = world.metric(r#"trommel_process_limit_total{plugin="alerts",limit="alerts"}"#).await;
     assert!(refused.unwrap() > 100_000.0, "{refused:?}");
     let of_globex = r#"trommel_alerts_raised_total{tenant="globex",plugin="alerts"}"#;
     assert_eq!(world.metric(of_globex).await, Some(0.0), "it is not in that pipeline");

@@ -17,6 +17,8 @@ mod durable;
 mod effects;
 mod essential;
 mod examples;
+mod faults;
+mod frozen;
 mod full_disk;
 mod hostile;
 mod identity;
@@ -26,6 +28,9 @@ mod receive;
 mod reload;
 mod shutdown;
 mod stalls;
+mod suite;
+mod swap;
 mod tls;
+mod tools;
 
 mod real;

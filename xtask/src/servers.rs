@@ -12,14 +12,14 @@ use std::process::Command;
 /// Where each tool ended up, as environment variables that the tests read.
 pub(crate) type Installed = Vec<(&'static str, PathBuf)>;
 
-struct Recipe {
-    name: &'static str,
-    version: &'static str,
-    /// The variable by which the tests find it.
-    variable: &'static str,
+pub(crate) struct Recipe {
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    /// The variable by which the tests, or other recipes, find it.
+    pub(crate) variable: &'static str,
     /// Where it lies in its folder.
-    product: &'static str,
-    script: &'static str,
+    pub(crate) product: &'static str,
+    pub(crate) script: &'static str,
 }
 
 /// What the recipes of Go programs share: a module of our own takes over the `replace` lines of the other's go.mod,
@@ -180,8 +180,13 @@ pub(crate) fn install() -> Result<Installed> {
     ALL.iter().map(|recipe| Ok((recipe.variable, install_one(recipe)?))).collect()
 }
 
-fn install_one(recipe: &Recipe) -> Result<PathBuf> {
-    let folder = folder_of(recipe)?;
+pub(crate) fn install_one(recipe: &Recipe) -> Result<PathBuf> {
+    make(recipe, &[], &[])
+}
+
+/// The same for what is also made of other inputs, of which `inputs` is a digest; the script sees these variables.
+pub(crate) fn make(recipe: &Recipe, inputs: &[u8], variables: &[(&str, PathBuf)]) -> Result<PathBuf> {
+    let folder = folder_of(recipe, inputs)?;
     let product = folder.join(recipe.product);
     if folder.join("ready").exists() {
         return Ok(product);
@@ -191,6 +196,7 @@ fn install_one(recipe: &Recipe) -> Result<PathBuf> {
     let status = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &format!("{GO}{}", recipe.script)])
         .env("VERSION", recipe.version)
+        .envs(variables.iter().map(|(name, path)| (name, path)))
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTFLAGS")
         .current_dir(&folder)
@@ -198,7 +204,7 @@ fn install_one(recipe: &Recipe) -> Result<PathBuf> {
         .with_context(|| format!("install {}", recipe.name))?;
     ensure!(
         status.success(),
-        "{} {} could not be installed: its recipe in xtask/src/servers.rs ended with {status}",
+        "{} {} could not be installed: its recipe in xtask/src ended with {status}",
         recipe.name,
         recipe.version
     );
@@ -213,13 +219,13 @@ fn install_one(recipe: &Recipe) -> Result<PathBuf> {
     Ok(product)
 }
 
-fn folder_of(recipe: &Recipe) -> Result<PathBuf> {
+fn folder_of(recipe: &Recipe, inputs: &[u8]) -> Result<PathBuf> {
     let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) => PathBuf::from(cache),
         (None, Some(home)) => Path::new(&home).join(".cache"),
         (None, None) => anyhow::bail!("neither XDG_CACHE_HOME nor HOME is set: where is the cache folder?"),
     };
-    let digest = Sha256::new().chain_update(GO).chain_update(recipe.script).finalize();
+    let digest = Sha256::new().chain_update(GO).chain_update(recipe.script).chain_update(inputs).finalize();
     let key: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     Ok(cache.join("trommel").join(format!("{}-{}-{key}", recipe.name, recipe.version)))
 }

@@ -1,6 +1,6 @@
 //! The steps of `cargo xtask test`, in order, with the minutes each took.
 
-use crate::servers;
+use crate::{languages, servers};
 use anyhow::{Result, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,8 @@ pub(crate) fn say(line: &str) {
 /// Everything that CI checks. The first step that fails ends the run.
 pub(crate) fn test() -> Result<()> {
     let mut clock = Clock::default();
-    let installed = clock.step("install", servers::install)?;
+    let mut installed = clock.step("install", servers::install)?;
+    installed.extend(clock.step("plugins in other languages", languages::install)?);
     clock.step("fmt", || cargo(&["fmt", "--all", "--check"], &[]))?;
     clock.step("clippy", || {
         cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
@@ -92,6 +93,7 @@ pub(crate) fn soak() -> Result<()> {
     clock.step("a minute of overload", || {
         end_to_end("durable::overload", ("TROMMEL_TEST_OVERLOAD_SECONDS", "60"))
     })?;
+    clock.step("10,000 swaps of a plugin", || end_to_end("swap::a_", ("TROMMEL_TEST_SWAPS", "10000")))?;
     clock.step("fuzz the journal", || fuzz_target(&fuzzer()?, "journal", 300))?;
     clock.report();
     Ok(())

@@ -18,8 +18,8 @@ use bench::Shape;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const SYSTEM: &str = "127.0.0.1:36329";
-const CONSOLE: &str = "127.0.0.1:36330";
+pub(crate) const SYSTEM: &str = "127.0.0.1:36329";
+pub(crate) const CONSOLE: &str = "127.0.0.1:36330";
 const SINK: &str = "127.0.0.1:36327";
 const SINK_COUNT: &str = "127.0.0.1:36326";
 
@@ -48,27 +48,20 @@ pub(crate) struct Options<'a> {
     pub(crate) sync_us: u64,
 }
 
-struct Bench {
-    own: PathBuf,
+pub(crate) struct Bench {
+    pub(crate) own: PathBuf,
     trommel: PathBuf,
-    folder: PathBuf,
-    rounds: usize,
+    pub(crate) folder: PathBuf,
+    pub(crate) rounds: usize,
     sync_us: u64,
 }
 
 #[allow(clippy::print_stdout, reason = "the figures")]
 pub(crate) async fn run(options: Options<'_>) -> Result<()> {
-    let folder = std::fs::canonicalize(options.folder).context("the folder")?;
-    let bench = Bench {
-        own: std::env::current_exe()?,
-        trommel: std::fs::canonicalize(options.trommel).context(options.trommel.to_owned())?,
-        folder: folder.join(format!("trommel-journal-{}", std::process::id())),
-        rounds: options.rounds,
-        sync_us: options.sync_us,
-    };
+    let bench = Bench::new(&options)?;
     let is_asked = |part: &str| options.only.is_none_or(|only| part.contains(only));
     bench.clear()?;
-    println!("filesystem: {}; every fdatasync {} µs longer", filesystem(&folder)?, options.sync_us);
+    println!("filesystem: {}; every fdatasync {} µs longer", filesystem(options.folder)?, options.sync_us);
     let ran = async {
         for load in acknowledged::LOADS.iter().filter(|load| is_asked(load.name)) {
             acknowledged::run(&bench, load).await.context(load.name)?;
@@ -90,18 +83,29 @@ pub(crate) async fn run(options: Options<'_>) -> Result<()> {
 }
 
 impl Bench {
+    pub(crate) fn new(options: &Options<'_>) -> Result<Bench> {
+        let folder = std::fs::canonicalize(options.folder).context("the folder")?;
+        Ok(Bench {
+            own: std::env::current_exe()?,
+            trommel: std::fs::canonicalize(options.trommel).context(options.trommel.to_owned())?,
+            folder: folder.join(format!("trommel-load-{}", std::process::id())),
+            rounds: options.rounds,
+            sync_us: options.sync_us,
+        })
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.join("data")
     }
 
     /// Nothing is left of the collector before.
-    fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         let _ = std::fs::remove_dir_all(&self.folder);
         Ok(std::fs::create_dir_all(&self.folder)?)
     }
 
     /// The collector, ready. `rest` is its configuration beside the listeners.
-    async fn collector(&self, rest: &str) -> Result<Process> {
+    pub(crate) async fn collector(&self, rest: &str) -> Result<Process> {
         let started = start(self.collector_command(rest)?, SYSTEM).await?;
         wait_until(|| is_ready(CONSOLE)).await?;
         Ok(started)
@@ -138,7 +142,7 @@ impl Bench {
         command
     }
 
-    fn generate(&self, shape: Shape, requests: u64, flags: &[String]) -> Result<Generated> {
+    pub(crate) fn generate(&self, shape: Shape, requests: u64, flags: &[String]) -> Result<Generated> {
         Generated::by(self.generator(shape, requests).args(flags))
     }
 
@@ -159,7 +163,7 @@ impl Bench {
     }
 }
 
-fn shape(records: usize) -> Shape {
+pub(crate) fn shape(records: usize) -> Shape {
     Shape { records, resources: if records < 100 { 1 } else { 4 }, has_tenant: false, projects: 0 }
 }
 
@@ -178,7 +182,7 @@ fn filesystem(folder: &Path) -> Result<String> {
 }
 
 /// Of the rounds.
-fn median(mut of: Vec<f64>) -> f64 {
+pub(crate) fn median(mut of: Vec<f64>) -> f64 {
     of.sort_by(f64::total_cmp);
     of.get(of.len() / 2).copied().unwrap_or(f64::NAN)
 }

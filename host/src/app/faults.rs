@@ -19,7 +19,7 @@ const RIGHT_TOKENS: &str = "files that the collector may read, with each token o
 pub(super) const RIGHT_SINK: &str =
     "an address without credentials, and files in PEM that the collector may read";
 const RIGHT_CHANNEL: &str = "an address that can be called, and files in PEM that the collector may read";
-const RIGHT_PLUGIN: &str =
+pub(super) const RIGHT_PLUGIN: &str =
     "a component whose settings and `grant` fit: `trommel plugin inspect FILE` prints what it asks for";
 
 /// Opens the files and loads the plugins of a configuration. What is in `told` is not told again.

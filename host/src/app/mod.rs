@@ -3,19 +3,22 @@
 mod delivering;
 mod demonstration;
 mod faults;
+mod files;
 mod plugins;
+pub mod recording;
 mod reload;
+pub mod sample;
 
 pub use demonstration::Demo;
 pub use faults::faults;
 
 use crate::alerts::Alerts;
 use crate::config::{Config, Faults};
-use crate::console::{self, Console};
+use crate::console::{self, Console, PluginAct, PluginAnswer, PluginEnd, PluginHand, PluginWish};
 use crate::demo;
 use crate::journal::{self, DeadLetters, Followed, Journal, SinkId};
 use crate::pipeline::letters::Letters;
-use crate::pipeline::{self, Arrangement, Pipeline, Surroundings};
+use crate::pipeline::{self, Arrangement, Pipeline, Recordings, Slot, Surroundings};
 use crate::receivers::{self, Listeners, Receiver};
 use crate::sandbox::Sandbox;
 use crate::sinks::{self, Sink};
@@ -24,7 +27,7 @@ use crate::telemetry::Metrics;
 use crate::tenants::Tenants;
 use anyhow::{Context, Result};
 use delivering::Delivering;
-use plugins::Plugins;
+use plugins::{Plugins, Swapped, Swaps};
 use reload::Reload;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -121,11 +124,11 @@ impl App {
         let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
         let sandbox = sandbox.map_err(anyhow::Error::from)?;
         let sandbox = Arc::new(sandbox.keep_state_in(config.data.join("plugin-state")));
-        let plugins = Arc::new(Plugins::new(config.plugins.clone()));
-        plugins.load_guards(&sandbox).await;
-        let states = plugins.states().clone();
+        let plugins = Arc::new(Plugins::new(sandbox.clone(), config.plugins.clone(), &config.swaps));
+        plugins.load_guards().await;
+        let described = plugins.described();
         faults::with_guards(&config, |guard| {
-            states.iter().find_map(|state| state.signals(&guard.name)).or(faults::known_signals(guard))
+            described.get(&guard.name).map(Vec::as_slice).or(faults::known_signals(guard))
         })?;
         Ok(App::open(config, metrics, sandbox, plugins).await?)
     }
@@ -163,6 +166,7 @@ impl App {
         let around = Surroundings {
             tenants: tenants.clone(),
             journal: journal.clone(),
+            letters: letters.clone(),
             alerts: alerts.clone(),
             clock: journal::system_clock(),
             metrics: metrics.clone(),
@@ -199,11 +203,12 @@ impl App {
         };
         app.alerting.spawn(alerts.run(app.stop_alerting.clone()));
         app.keep_time(&sandbox, tenants.clone());
-        app.load_plugins(sandbox);
+        app.load_plugins();
+        let swaps = app.swap_plugins(&metrics);
         app.follow(&config);
         app.deliver(sinks, &config).await;
         if let (Some((socket, tls)), Some(settings)) = (console_port, &config.console) {
-            app.serve_console(socket, tls, settings, tenants.clone(), metrics.clone());
+            app.serve_console(socket, tls, settings, tenants.clone(), metrics.clone(), swaps);
         }
         app.receive(listeners, config.receivers.clone(), tenants, metrics.clone());
         app.reload(config, &metrics);
@@ -312,23 +317,27 @@ impl App {
     }
 
     /// Loading compiles, which takes a while the first time: receivers answer meanwhile, and refuse what needs a guard.
-    fn load_plugins(&mut self, sandbox: Arc<Sandbox>) {
+    fn load_plugins(&mut self) {
         let (plugins, pipeline) = (self.plugins.clone(), self.pipeline.clone());
         let (settled, is_settled) = watch::channel(false);
         self.settled = is_settled;
         self.serving.spawn(async move {
-            for number in 0..plugins.settings.len() {
-                let (loading, sandbox) = (plugins.clone(), sandbox.clone());
-                let loaded = tokio::task::spawn_blocking(move || loading.load(number, &sandbox)).await;
-                if loaded.is_err() {
-                    tracing::error!(plugin = plugins.settings[number].name, "loading the plugin panicked");
-                }
-                if let Err(error) = pipeline.promote(&plugins.slots()) {
+            let promote = |slots: &[Slot]| {
+                if let Err(error) = pipeline.promote(slots) {
                     tracing::error!(error, "the pipelines cannot take the plugin");
                 }
-            }
+            };
+            plugins.load_all(promote).await;
             settled.send_replace(true);
         });
+    }
+
+    /// New versions of plugins: from their files, when they change, and from whoever asks.
+    fn swap_plugins(&mut self, metrics: &Metrics) -> Swaps {
+        let swaps = Swaps::new(self.plugins.clone(), self.pipeline.clone(), metrics.clone());
+        self.serving.spawn(swaps.clone().follow(self.stop_serving.clone()));
+        self.serving.spawn(swaps.clone().judge(self.stop_serving.clone()));
+        swaps
     }
 
     /// Every committed entry, in order, to the live tails.
@@ -416,6 +425,7 @@ impl App {
         settings: &console::Settings,
         tenants: Arc<Tenants>,
         metrics: Metrics,
+        swaps: Swaps,
     ) {
         let (journal, plugins, pipeline, streams) =
             (self.journal.clone(), self.plugins.clone(), self.pipeline.clone(), self.streams.clone());
@@ -430,8 +440,18 @@ impl App {
                 serde_json::json!({ "lines": table.lines, "unaccounted": table.unaccounted() })
             }),
             plugins: Arc::new(move || plugins.shown()),
+            swap: hand(swaps),
             alerts: Arc::new(move || alerts.shown()),
             letters,
+            usage: {
+                let pipeline = pipeline.clone();
+                Arc::new(move || serde_json::json!(pipeline.usage()))
+            },
+            open_guards: {
+                let pipeline = pipeline.clone();
+                Arc::new(move || pipeline.open_guards())
+            },
+            recordings: Some(Recordings::new(pipeline.clone())),
             not_ready: Arc::new(move || not_ready(&pipeline, streams.as_deref())),
             stop: self.stop_serving.clone(),
         };
@@ -439,10 +459,37 @@ impl App {
     }
 }
 
+/// What the console asks for of plugins.
+fn hand(swaps: Swaps) -> PluginHand {
+    Arc::new(move |PluginWish { name, act }| {
+        let swaps = swaps.clone();
+        Box::pin(async move {
+            let swapped = match act {
+                PluginAct::Swap { is_forced } => swaps.command(&name, is_forced).await,
+                PluginAct::End => swaps.end(&name).await,
+            };
+            let end = match swapped {
+                Swapped::Unknown => PluginEnd::Unknown,
+                Swapped::Unchanged => PluginEnd::Done("unchanged"),
+                Swapped::Promoted => PluginEnd::Done("promoted"),
+                Swapped::Ended => PluginEnd::Done("ended"),
+                Swapped::OnTrial => PluginEnd::OnTrial,
+                Swapped::Refused(why) => PluginEnd::Refused(why),
+                Swapped::NothingToEnd => PluginEnd::Refused(
+                    "there is no trial to end, and no version before that is still kept".into(),
+                ),
+            };
+            PluginAnswer { end, plugin: swaps.shown(&name) }
+        })
+    })
+}
+
 /// What is not ready, in words.
 fn not_ready(pipeline: &Pipeline, streams: Option<&Streams>) -> Vec<String> {
     let mut missing: Vec<String> =
         pipeline.not_loaded().iter().map(|name| format!("plugin `{name}` is not loaded")).collect();
+    let unmakeable = pipeline.unmakeable_guards();
+    missing.extend(unmakeable.iter().map(|name| format!("no instance of guard `{name}` can be made")));
     missing.extend(
         streams
             .and_then(|streams| streams.is_ready().err())

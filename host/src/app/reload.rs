@@ -7,14 +7,16 @@
 
 use super::delivering::{Delivering, Settings};
 use super::faults;
+use super::files::Watch;
 use super::plugins::Plugins;
 use crate::config::{Config, Fault, Faults};
 use crate::journal::Journal;
-use crate::pipeline::{Arrangement, Pipeline};
+use crate::pipeline::{Arrangement, Pipeline, Slot};
 use crate::sinks::{self, Sink};
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
 use crate::tenants;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -57,16 +59,18 @@ impl Reload {
                 return;
             }
         };
+        let mut watch = Watch::open([self.file.clone()]);
         loop {
-            tokio::select! {
+            let is_asked = tokio::select! {
                 () = stop.cancelled() => return,
-                asked = hangup.recv() => if asked.is_none() { return },
-            }
-            self.reload().await;
+                Some(()) = hangup.recv() => true,
+                _ = watch.changed() => false,
+            };
+            self.reload(is_asked).await;
         }
     }
 
-    async fn reload(&mut self) {
+    async fn reload(&mut self, is_asked: bool) {
         let reloaded = self.try_reload().await;
         let result = match &reloaded {
             Ok(changed) if *changed == Changed::default() => "unchanged",
@@ -76,7 +80,10 @@ impl Reload {
         self.metrics.config_reloads.get_or_create(&vec![("result", result.to_owned())]).inc();
         match reloaded {
             Ok(changed) if changed == Changed::default() => {
-                tracing::info!("the configuration was read again: nothing has changed");
+                // An editor saves more often than it changes.
+                if is_asked {
+                    tracing::info!("the configuration was read again: nothing has changed");
+                }
             }
             Ok(Changed { pipelines, plugins, sinks, removed }) => {
                 tracing::info!(pipelines, ?plugins, ?sinks, ?removed, "the configuration was read again");
@@ -100,8 +107,23 @@ impl Reload {
             tracing::warn!("{warning}");
         }
         faults::before_start(&next).await?;
+        let plugins = self.plugins.clone();
+        let turn = plugins.turn().await;
+        let prepared =
+            plugins.prepare(&turn, next.plugins.clone(), &next.swaps).await.map_err(|unusable| {
+                let fault =
+                    |(name, why)| next.places.fault(&format!("plugins.{name}"), why, faults::RIGHT_PLUGIN);
+                next.places.faults(unusable.into_iter().map(fault).collect())
+            })?;
+        let described = prepared.described();
+        faults::with_guards(&next, |guard| {
+            let described = described.get(&guard.name).map(Vec::as_slice);
+            described.or(faults::known_signals(guard))
+        })?;
         let opened = self.open(&next).await?;
-        self.take(next, opened).await
+        let changed = self.take(next, &prepared.slots(), opened).await?;
+        plugins.adopt(&turn, prepared);
+        Ok(changed)
     }
 
     /// Sections that differ and cannot change while the collector runs.
@@ -160,7 +182,12 @@ impl Reload {
     }
 
     /// Nothing is wrong with it.
-    async fn take(&mut self, next: Config, opened: Vec<(usize, Arc<Sink>)>) -> Result<Changed, Faults> {
+    async fn take(
+        &mut self,
+        next: Config,
+        slots: &[Slot],
+        opened: Vec<(usize, Arc<Sink>)>,
+    ) -> Result<Changed, Faults> {
         let ids = match self.journal.take_on(&next.kept) {
             Ok(ids) => ids,
             Err(error) => {
@@ -170,15 +197,18 @@ impl Reload {
         };
         let named = next.kept.iter().map(|sink| sink.name.clone()).zip(ids.iter().copied()).collect();
         let arrangement = Arrangement { pipelines: next.pipelines.clone(), sinks: named };
-        if let Err(wrong) = self.pipeline.arrange(arrangement, &self.plugins.slots()) {
+        if let Err(wrong) = self.pipeline.arrange(arrangement, slots) {
             return Err(next.places.faults(vec![next.places.fault(
                 "pipelines",
                 wrong,
                 "names that are there",
             )]));
         }
-        let mut changed =
-            Changed { pipelines: self.config.pipelines != next.pipelines, ..Changed::default() };
+        let mut changed = Changed {
+            pipelines: self.config.pipelines != next.pipelines,
+            plugins: changed_plugins(&self.config, &next),
+            ..Changed::default()
+        };
         let mut delivering = self.delivering.lock().await;
         for (at, sink) in opened {
             let name = &next.sinks[at].0;
@@ -193,6 +223,17 @@ impl Reload {
         self.config = next;
         Ok(changed)
     }
+}
+
+/// New ones, removed ones, and those with other settings.
+fn changed_plugins(now: &Config, next: &Config) -> Vec<String> {
+    let names = now.plugins.iter().chain(&next.plugins).map(|plugin| plugin.name.as_str());
+    let names: BTreeSet<&str> = names.collect();
+    let settings = |config: &Config, name: &str| {
+        let plugin = config.plugins.iter().find(|plugin| plugin.name == name).cloned();
+        (plugin, config.swaps.get(name).copied())
+    };
+    names.into_iter().filter(|name| settings(now, name) != settings(next, name)).map(str::to_owned).collect()
 }
 
 pub(super) fn settings_of(config: &Config, at: usize) -> Settings {

@@ -2,13 +2,14 @@
 //!
 //! Pure: no IO, no async, no clock, no panic on any bytes. Imports no other module of the host.
 //! A request is walked once ([`Request::check`]), split into batches of one stream each, cut into
-//! [`Piece`]s for the plugins, and written anew by one splice, and only if something changed.
+//! [`Piece`]s for the plugins, and written anew by one splice, and only if something changed. `json` is its other form.
 
 mod dropping;
 mod entry;
 mod identity;
 mod ids;
 mod items;
+pub(crate) mod json;
 mod part;
 mod piece;
 mod request;

@@ -7,7 +7,7 @@ use ::http::{HeaderMap, HeaderValue, Method};
 use clap::Args;
 use reqwest::Url;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What is made for people is small; a list of letters comes in pages.
@@ -16,7 +16,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 /// Where the collector runs, and who asks.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct Console {
     /// The console of the collector.
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4380")]
@@ -40,13 +40,23 @@ impl Console {
         self.ask(Method::POST, path, body.to_string().into_bytes())
     }
 
-    fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Value, String> {
+    /// As [`Console::get`].
+    pub(super) fn delete(&self, path: &str) -> Result<Value, String> {
+        self.ask(Method::DELETE, path, Vec::new())
+    }
+
+    /// A client, and the address and headers of what is asked for.
+    pub(super) fn reach(&self, path: &str) -> Result<(http::Client, Url, HeaderMap), String> {
         let url = Url::parse(&self.console).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.and_then(|url| url.join(path).ok());
         let Some(url) = url else { return Err("--console: right would be http://127.0.0.1:4380".into()) };
         let tls = tls::ClientSettings { ca: self.ca.clone(), ..tls::ClientSettings::default() };
         let client = http::Client::open(http::tls_of(url.scheme() == "https", &tls)?)?;
-        let mut headers = self.headers()?;
+        Ok((client, url, bearer(self.token_file.as_deref())?))
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Value, String> {
+        let (client, url, mut headers) = self.reach(path)?;
         if !body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -60,22 +70,28 @@ impl Console {
         let (head, body) = answered.map_err(|error| format!("{}: {}", self.console, error.reason))?;
         let body = body?;
         if !head.status.is_success() {
-            let fault: Option<Value> = serde_json::from_slice(&body).ok();
-            let words = fault.as_ref().and_then(|fault| fault["error"].as_str()).unwrap_or_default();
-            return Err(format!("the console answered {}: {}", head.status, http::shown(words)));
+            return Err(refusal(head.status, &body));
         }
         serde_json::from_slice(&body).map_err(|error| format!("{}: no console: {error}", self.console))
     }
+}
 
-    fn headers(&self) -> Result<HeaderMap, String> {
-        let Some(file) = &self.token_file else { return Ok(HeaderMap::new()) };
-        let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        http::headers([("authorization", format!("Bearer {}", token.trim()).as_str())].into_iter())
-    }
+/// What the console said instead of an answer.
+pub(super) fn refusal(status: ::http::StatusCode, body: &[u8]) -> String {
+    let fault: Option<Value> = serde_json::from_slice(body).ok();
+    let words = fault.as_ref().and_then(|fault| fault["error"].as_str()).unwrap_or_default();
+    format!("the console answered {status}: {}", http::shown(words))
+}
+
+/// The header for the token in a file.
+pub(super) fn bearer(token_file: Option<&Path>) -> Result<HeaderMap, String> {
+    let Some(file) = token_file else { return Ok(HeaderMap::new()) };
+    let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    http::headers([("authorization", format!("Bearer {}", token.trim()).as_str())].into_iter())
 }
 
 /// The answer, or a complaint and the code to end with.
-pub(super) fn answered(answer: Result<Value, String>) -> Result<Value, u8> {
+pub(super) fn answered<T>(answer: Result<T, String>) -> Result<T, u8> {
     answer.map_err(|error| {
         complain(error);
         FAILED

@@ -1,7 +1,7 @@
 //! `trommel dead-letters`: what sinks refused for good, listed, shown, sent again, dropped.
 
 use super::ask::{Console, answered, table};
-use super::{FAILED, STOPPED, WRONG, complain, say};
+use super::{FAILED, STOPPED, WRONG, complain, plain, say};
 use clap::{Args, Subcommand};
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -209,26 +209,6 @@ fn path(filter: &Filter, after: Option<&str>) -> String {
         }
     }
     format!("{}?{}", url.path(), url.query().unwrap_or_default())
-}
-
-/// What could move a terminal's cursor or reorder a line is written as JSON escapes it.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '\n' => plain.push(character),
-            '\u{61c}'
-            | '\u{200e}'..='\u{200f}'
-            | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}'
-            | '\u{feff}' => plain.push_str(&format!("\\u{:04x}", u32::from(character))),
-            control if control.is_control() => {
-                plain.push_str(&format!("\\u{:04x}", u32::from(control)));
-            }
-            other => plain.push(other),
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

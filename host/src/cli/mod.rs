@@ -4,11 +4,14 @@
 mod ask;
 mod ledger;
 mod letters;
+mod plugin;
+mod record;
+mod replay;
+mod top;
 
 use crate::app::{self, App, StartError};
 use crate::config::Config;
-use crate::sandbox::{Manifest, Sandbox};
-use crate::telemetry::{Metrics, start_logging};
+use crate::telemetry::start_logging;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -38,9 +41,9 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Looks at plugins.
+    /// For who writes plugins.
     #[command(subcommand)]
-    Plugin(PluginCommand),
+    Plugin(plugin::Command),
     /// Prints where every record of a running collector went. Ends with 1 if a line does not add up.
     Ledger {
         #[command(flatten)]
@@ -49,18 +52,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What the plugins of a running collector use, by plugin and tenant, live.
+    Top {
+        #[command(flatten)]
+        console: ask::Console,
+        /// Prints one table, of two looks a second apart, and ends.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Writes what passes the guards of a running collector to a file, one OTLP/JSON request a line.
+    Record(record::Record),
+    /// Sends a recording as a client would, over OTLP/HTTP. Ends with 1 if something was rejected.
+    Replay(replay::Replay),
     /// What the sinks of a running collector refused for good.
     #[command(subcommand)]
     DeadLetters(letters::Command),
-}
-
-#[derive(Subcommand)]
-enum PluginCommand {
-    /// Prints what a component says of itself, and the grant that it asks for.
-    Inspect {
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
 }
 
 /// How long threads that still write may take at the very end.
@@ -77,9 +83,12 @@ pub fn main() -> ExitCode {
     ExitCode::from(match arguments.command {
         Command::Run { config, demo } => run(config.as_deref(), demo),
         Command::Check { file } => check(&file),
-        Command::Plugin(PluginCommand::Inspect { file }) => inspect(&file),
+        Command::Plugin(command) => plugin::run(&command),
         Command::DeadLetters(command) => letters::run(&command),
+        Command::Record(asked) => record::record(&asked),
+        Command::Replay(asked) => replay::replay(&asked),
         Command::Ledger { console, json } => ledger::print(&console, json),
+        Command::Top { console, once } => top::run(&console, once),
     })
 }
 
@@ -91,6 +100,26 @@ fn say(text: &str) {
 /// On standard error, likewise.
 fn complain(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What could move a terminal's cursor or reorder a line is written as JSON escapes it.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' => plain.push(character),
+            '\u{61c}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => plain.push_str(&format!("\\u{:04x}", u32::from(character))),
+            control if control.is_control() => {
+                plain.push_str(&format!("\\u{:04x}", u32::from(control)));
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 fn check(file: &Path) -> u8 {
@@ -114,50 +143,6 @@ fn check(file: &Path) -> u8 {
 fn runtime() -> Option<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.inspect_err(|error| complain(format!("the runtime cannot start: {error}"))).ok()
-}
-
-fn inspect(file: &Path) -> u8 {
-    let inspected = Sandbox::open(None, Metrics::new()).and_then(|sandbox| sandbox.inspect(file));
-    match inspected {
-        Ok(manifest) => {
-            say(&described(&manifest, file));
-            STOPPED
-        }
-        Err(error) => {
-            complain(format!("{}: {error}", file.display()));
-            WRONG
-        }
-    }
-}
-
-fn described(manifest: &Manifest, file: &Path) -> String {
-    let listed = |words: &[String]| if words.is_empty() { "nothing".into() } else { words.join(", ") };
-    let signals: Vec<&str> = manifest.signals.iter().map(|signal| signal.name()).collect();
-    let (name, version, signals) = (&manifest.name, &manifest.version, signals.join(", "));
-    let (reads, writes, needs) = (listed(&manifest.reads), listed(&manifest.writes), listed(&manifest.needs));
-    let windows = match manifest.window_seconds {
-        0 => "none".into(),
-        seconds => format!("{seconds} s"),
-    };
-    format!(
-        "name     {name}
-version  {version}
-signals  {signals}
-reads    {reads}
-writes   {writes}
-needs    {needs}
-windows  {windows}
-
-To grant what it asks for:
-
-plugins:
-  {name:?}:
-    module: {:?}
-    grant: {{ reads: {:?}, writes: {:?} }}",
-        file.display().to_string(),
-        manifest.reads,
-        manifest.writes,
-    )
 }
 
 fn run(file: Option<&Path>, is_demo: bool) -> u8 {

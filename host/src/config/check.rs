@@ -6,7 +6,7 @@ use super::pipelines::Placed;
 use super::read::Table;
 use crate::journal::SINKS_MAX;
 use crate::pipeline::PipelineSettings;
-use crate::sandbox::Module;
+use crate::sandbox::{Module, OnFailure, Settings};
 use std::collections::BTreeSet;
 
 pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
@@ -21,6 +21,7 @@ pub(super) fn check(root: &Table<'_>, config: &Config, pipelines: &[Placed]) {
         };
         names_exist(config, &placed.settings, &fault);
         tenants_keep_their_plugins(config, &placed.settings, &fault);
+        guards_come_before_quarantine(config, &placed.settings, &fault);
         if pipelines[..number].iter().any(|earlier| earlier.settings.name == placed.settings.name) {
             fault("name", format!("`{}` stands twice", placed.settings.name), "a name of its own".into());
         }
@@ -34,6 +35,13 @@ pub(super) fn doubts(config: &Config) -> Vec<Fault> {
         config.plugins.iter().any(|plugin| plugin.name == *name && is_module(&plugin.module))
     };
     let mut doubts = Vec::new();
+    for plugin in config.plugins.iter().filter(|plugin| plugin.on_failure == OnFailure::Quarantine) {
+        if config.dead_letters.is_none() {
+            let (key, name) = (format!("plugins.{}.on_failure", plugin.name), &plugin.name);
+            let wrong = format!("what `{name}` fails on is dropped: no dead letters are kept");
+            doubts.push(config.places.fault(&key, wrong, "a journal on disk, and dead_letters.max"));
+        }
+    }
     for (number, pipeline) in config.pipelines.iter().enumerate() {
         let Some(at) = pipeline.plugins.iter().position(|name| is(name, "anomaly")) else { continue };
         let mut doubt = |at: usize, wrong: String, right: String| {
@@ -147,6 +155,20 @@ fn names_exist(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>
 /// What a name may be.
 pub(super) fn one_of(known: &[&str], section: &str) -> String {
     if known.is_empty() { format!("one that stands under `{section}`") } else { known.join(", ") }
+}
+
+/// What is put aside is kept as it was before the plugin: what the guards did not see would be stored.
+fn guards_come_before_quarantine(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>) {
+    let settings = |name: &String| config.plugins.iter().find(|plugin| plugin.name == *name);
+    let plugins: Vec<&Settings> = pipeline.plugins.iter().filter_map(settings).collect();
+    let Some(guard) = plugins.iter().rposition(|plugin| plugin.is_guard) else { return };
+    for early in plugins[..guard].iter().filter(|plugin| plugin.on_failure == OnFailure::Quarantine) {
+        let wrong = format!(
+            "`{}` stands before the guard `{}`, and keeps what it fails on",
+            early.name, plugins[guard].name
+        );
+        fault("plugins", wrong, "behind the guard, or another `on_failure`".into());
+    }
 }
 
 fn tenants_keep_their_plugins(config: &Config, pipeline: &PipelineSettings, fault: &FaultAt<'_>) {

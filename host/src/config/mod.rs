@@ -8,6 +8,7 @@ mod alerts;
 mod check;
 mod fault;
 mod identity;
+mod limits;
 mod node;
 mod pipelines;
 mod places;
@@ -16,12 +17,15 @@ mod ports;
 mod quotas;
 mod read;
 mod sinks;
+mod swap;
 
 pub use fault::{Fault, Faults, Position, Warnings};
 pub use places::Places;
+pub use read::{duration_of, size_of};
 
 use crate::{console, journal, pipeline, receivers, sandbox, tenants};
 use read::{Reader, duration, size, text};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,6 +42,8 @@ pub struct Config {
     pub console: Option<console::Settings>,
     pub tenants: tenants::Settings,
     pub plugins: Vec<sandbox::Settings>,
+    /// How new versions of the plugins come into use, by the name of the plugin.
+    pub swaps: BTreeMap<String, pipeline::SwapSettings>,
     pub pipelines: Vec<pipeline::PipelineSettings>,
     pub sinks: Vec<(String, crate::sinks::Settings)>,
     /// How each of `sinks` is served, in their order.
@@ -161,7 +167,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         journal::Settings::Memory { bytes_max } => bytes_max,
         journal::Settings::Disk { memory_bytes_max, .. } => memory_bytes_max,
     };
-    let plugins = table.table("plugins").map(plugins::read).unwrap_or_default();
+    let (plugins, swaps) = table.table("plugins").map(plugins::read).unwrap_or_default();
     let names: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     let alerts = table.table("alerts").map(|alerts| alerts::read(alerts, &names)).unwrap_or_default();
     let config = Config {
@@ -169,6 +175,7 @@ fn read_root(reader: &Reader, root: &node::Node) -> Config {
         receivers: ports::read_receivers(table.table("receivers")),
         console: ports::read_console(table.table("console")),
         plugins,
+        swaps,
         alerts,
         deliver: sinks.iter().map(|sink| sink.served).collect(),
         kept: sinks.iter().map(|sink| sink.kept.clone()).collect(),

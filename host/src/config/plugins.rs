@@ -1,21 +1,47 @@
 //! `plugins:` what each is, what it may, and what becomes of records it fails on.
 
 use super::identity::tenant_id;
+use super::limits;
 use super::node::{Node, Value};
-use super::read::{Table, choice, duration, flag, secret, size, text};
-use crate::sandbox::{Grant, Instance, Limits, Module, OnFailure, Settings};
+use super::read::{Table, choice, flag, secret, text};
+use super::swap;
+use crate::pipeline::SwapSettings;
+use crate::sandbox::{Grant, Instance, Module, OnFailure, Settings};
 use crate::telemetry::Secret;
 use std::collections::BTreeMap;
 
-const KEYS: [&str; 9] =
-    ["module", "guard", "on_failure", "tenant", "instance", "limits", "grant", "secrets", "config"];
+const KEYS: [&str; 11] = [
+    "module",
+    "guard",
+    "on_failure",
+    "tenant",
+    "instance",
+    "limits",
+    "circuit",
+    "grant",
+    "secrets",
+    "config",
+    "swap",
+];
 
-pub(super) fn read(table: Table<'_>) -> Vec<Settings> {
-    let entries = table.all();
-    let read_one = |(name, _, node): &(String, super::fault::Position, Node)| {
-        read_plugin(name, table.reader.table(&table.path(name), node))
-    };
-    entries.iter().filter_map(read_one).collect()
+/// The plugins, and how new versions of them come into use where the file says so.
+pub(super) fn read(table: Table<'_>) -> (Vec<Settings>, BTreeMap<String, SwapSettings>) {
+    let (mut all, mut swaps) = (Vec::new(), BTreeMap::new());
+    for (name, _, node) in table.all() {
+        let entry = table.reader.table(&table.path(name), node);
+        let swap = entry.table("swap").map(swap::read);
+        let module = entry.node("module").and_then(|node| text(&node.value).ok());
+        if swap.is_some() && module.is_some_and(|module| module.starts_with("builtin:")) {
+            entry.fault(
+                "swap",
+                "a bundled plugin is the collector's own and changes with it",
+                "leave it out",
+            );
+        }
+        swaps.extend(swap.map(|swap| (name.clone(), swap)));
+        all.extend(read_plugin(name, entry));
+    }
+    (all, swaps)
 }
 
 fn read_plugin(name: &str, table: Table<'_>) -> Option<Settings> {
@@ -49,6 +75,7 @@ fn read_plugin(name: &str, table: Table<'_>) -> Option<Settings> {
     if grant.is_none() && !is_bundled && module.is_some() {
         table.fault("grant", "is missing", "what this plugin may read and write, in the words of its manifest: { reads: [severity], writes: [drop] }");
     }
+    let tenant = table.optional("tenant", tenant_id);
     let settings = Settings {
         name: name.into(),
         module: module.unwrap_or(Module::Builtin(String::new())),
@@ -57,9 +84,9 @@ fn read_plugin(name: &str, table: Table<'_>) -> Option<Settings> {
         secrets: read_secrets(&table),
         is_guard,
         on_failure,
-        tenant: table.optional("tenant", tenant_id),
         instance: read_instance(&table, is_bundled),
-        limits: read_limits(&table),
+        limits: limits::read(&table, tenant.is_some()),
+        tenant,
         grant,
     };
     table.finish(&KEYS);
@@ -76,12 +103,10 @@ fn read_on_failure(table: &Table<'_>, is_guard: bool) -> OnFailure {
             table.fault("on_failure", "would let records past a guard that failed on them", "drop or refuse");
             OnFailure::Drop
         }
-        (Some("quarantine"), false) => {
-            table.fault("on_failure", "`quarantine` comes with dead letters", "refuse, drop or pass");
-            OnFailure::Pass
-        }
+        (Some("quarantine"), false) => OnFailure::Quarantine,
         (Some(other), _) => {
-            table.fault("on_failure", format!("`{other}` is not known"), "refuse, drop or pass");
+            let right = "refuse, drop, pass or quarantine";
+            table.fault("on_failure", format!("`{other}` is not known"), right);
             OnFailure::Drop
         }
     }
@@ -100,21 +125,6 @@ fn read_secrets(table: &Table<'_>) -> BTreeMap<String, Secret> {
         .iter()
         .filter_map(|(name, _, _)| Some((name.clone(), secrets.optional(name, secret)?)))
         .collect()
-}
-
-fn read_limits(table: &Table<'_>) -> Limits {
-    let mut limits = Limits::default();
-    let Some(section) = table.table("limits") else { return limits };
-    limits.time = section.optional("time", duration).unwrap_or(limits.time);
-    limits.memory = section.optional("memory", size).unwrap_or(limits.memory);
-    if limits.time.is_zero() {
-        section.fault("time", "would stop every call", "at least 1ms");
-    }
-    if section.node("cpu").is_some() {
-        section.fault("cpu", "a share of CPU per second comes with a later version", "leave it out");
-    }
-    section.finish(&["time", "memory", "cpu"]);
-    limits
 }
 
 /// What was put in place of references, anywhere below.

@@ -171,7 +171,7 @@ impl<'r> Table<'r> {
 }
 
 /// Keys that are decided and not built yet, wherever they stand.
-const LATER: [&str; 5] = ["unknown_fields", "output", "golden", "shadow", "canary"];
+const LATER: [&str; 1] = ["unknown_fields"];
 
 /// How many letters differ (Levenshtein), to suggest the key that was meant.
 fn distance(a: &str, b: &str) -> usize {
@@ -216,18 +216,20 @@ pub(super) fn flag(value: &Value) -> Result<bool, Wrong> {
     }
 }
 
+const SIZES: [(&str, u64); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1_000),
+    ("B", 1),
+];
+const TIMES: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
 /// `64MiB`, `10 GiB`, `512 KiB`, `100B`, `1MB`.
 pub(super) fn size(value: &Value) -> Result<usize, Wrong> {
-    const UNITS: [(&str, u64); 7] = [
-        ("GiB", 1 << 30),
-        ("MiB", 1 << 20),
-        ("KiB", 1 << 10),
-        ("GB", 1_000_000_000),
-        ("MB", 1_000_000),
-        ("KB", 1_000),
-        ("B", 1),
-    ];
-    quantity(value, &UNITS, "a size with its unit: 64MiB").and_then(|bytes| {
+    quantity(value, &SIZES, "a size with its unit: 64MiB").and_then(|bytes| {
         usize::try_from(bytes)
             .map_err(|_| (format!("{} is too large", value.shown()), "a size that fits the memory".into()))
     })
@@ -235,23 +237,34 @@ pub(super) fn size(value: &Value) -> Result<usize, Wrong> {
 
 /// `250ms`, `10s`, `5m`, `1h`, `7d`.
 pub(super) fn duration(value: &Value) -> Result<Duration, Wrong> {
-    const UNITS: [(&str, u64); 5] =
-        [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
-    quantity(value, &UNITS, "a time with its unit: 250ms, 10s, 5m, 1h, 7d").map(Duration::from_millis)
+    quantity(value, &TIMES, "a time with its unit: 250ms, 10s, 5m, 1h, 7d").map(Duration::from_millis)
 }
 
 fn quantity(value: &Value, units: &[(&str, u64)], right: &str) -> Result<u64, Wrong> {
     let wrong = |why: &str| (format!("{} {why}", value.shown()), right.to_string());
     let Value::Text { filled, .. } = value else { return Err(wrong("has no unit")) };
-    let digits = filled.len() - filled.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = filled.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| wrong("does not begin with a number"))?;
-    let factor = units
-        .iter()
-        .find(|(name, factor)| *name == unit.trim() && *factor > 0)
-        .ok_or_else(|| wrong("has no unit that is known"))?
-        .1;
-    number.checked_mul(factor).ok_or_else(|| wrong("is too large"))
+    quantity_of(filled, units).map_err(wrong)
+}
+
+fn quantity_of(text: &str, units: &[(&str, u64)]) -> Result<u64, &'static str> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "does not begin with a number")?;
+    let is_named = |(name, factor): &&(&str, u64)| *name == unit.trim() && *factor > 0;
+    let factor = units.iter().find(is_named).ok_or("has no unit that is known")?.1;
+    number.checked_mul(factor).ok_or("is too large")
+}
+
+/// A size as the configuration writes it, from the command line: `64MiB`.
+pub fn size_of(text: &str) -> Result<usize, String> {
+    let bytes = quantity_of(text, &SIZES).ok().and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.ok_or_else(|| "right would be a size with its unit: 64MiB".into())
+}
+
+/// Likewise a time: `60s`.
+pub fn duration_of(text: &str) -> Result<Duration, String> {
+    let ms = quantity_of(text, &TIMES).map_err(|_| "right would be a time with its unit: 60s, 5m".to_owned());
+    ms.map(Duration::from_millis)
 }
 
 pub(super) fn address(value: &Value) -> Result<SocketAddr, Wrong> {

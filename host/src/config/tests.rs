@@ -36,7 +36,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         r#"
 receivers: { otlp: { grpc: { lisen: 127.0.0.1:4317 }, http: { listen: nowhere } } }
 identity: { tokens: [{ sha256: "abc", tenant: _x, rights: [sned] }] }
-plugins: { r: { module: "builtin:redcat", on_failure: quarantine } }
+plugins: { r: { module: "builtin:redcat", on_failure: quarantin } }
 pipelines: [{ name: a, plugins: [q], sinks: [b] }]
 sinks: { s: { type: kafka } }
 journal: { kind: tape }
@@ -51,7 +51,7 @@ memory: { room: 512 }
             trommel.yaml:3:47: identity.tokens.tenant: is missing; right would be: `tenant`, or `speaks_for`, or the right `admin`
             trommel.yaml:3:59: identity.tokens.rights: `sned` is no right; right would be: some of send, read, admin
             trommel.yaml:4:25: plugins.r.module: `redcat` does not come with the collector; right would be: anomaly, enrich, redact, sample
-            trommel.yaml:4:55: plugins.r.on_failure: `quarantine` comes with dead letters; right would be: refuse, drop or pass
+            trommel.yaml:4:55: plugins.r.on_failure: `quarantin` is not known; right would be: refuse, drop, pass or quarantine
             trommel.yaml:5:13: pipelines[0].plugins: there is no plugin `q`; right would be: r
             trommel.yaml:5:13: pipelines[0].sinks: there is no sink `b`; right would be: one that stands under `sinks`
             trommel.yaml:6:21: sinks.s.type: `kafka` is not known; right would be: otlp, remote_write, streams, stdout or discard
@@ -200,6 +200,75 @@ fn a_guards_failure_lets_nothing_past() {
         trommel.yaml:1:60: plugins.redact.on_failure: would let records past a guard that failed on them; right would be: drop or refuse
         1 fault in trommel.yaml"#]],
     );
+}
+
+#[test]
+fn what_is_put_aside_has_passed_the_guards() {
+    let text = with(
+        "plugins: { early: { module: ./own.wasm, grant: {}, on_failure: quarantine }, redact: { module: \"builtin:redact\" } }",
+    );
+    check(
+        &text.replace("sinks: [out]", "plugins: [early, redact], sinks: [out]"),
+        expect![[r#"
+            trommel.yaml:3:13: pipelines[0].plugins: `early` stands before the guard `redact`, and keeps what it fails on; right would be: behind the guard, or another `on_failure`
+            1 fault in trommel.yaml"#]],
+    );
+    check(&text.replace("sinks: [out]", "plugins: [redact, early], sinks: [out]"), expect!["valid"]);
+}
+
+#[test]
+fn each_limit_of_a_plugin_may_be_set_and_has_a_bound() {
+    let own = |keys: &str| {
+        let text = with(&format!("plugins: {{ own: {{ module: ./own.wasm, grant: {{}}, {keys} }} }}"));
+        let parsed = Config::parse(&text, Path::new("/etc/trommel"), "trommel.yaml");
+        parsed.map(|config| config.plugins[0].limits)
+    };
+    let usual = own("guard: false").unwrap();
+    assert_eq!(usual, crate::sandbox::Limits::default());
+    let cpu = |keys: &str| own(keys).unwrap().cpu.map(|cpu| cpu.as_millis());
+    assert_eq!(
+        (cpu("guard: false"), cpu("tenant: acme"), cpu("tenant: acme, limits: { cpu: none }")),
+        (None, Some(100), None)
+    );
+    assert_eq!(cpu("limits: { cpu: 1.5 cores }"), Some(1500));
+    let all = "limits: { time: 1s, memory: 1MiB, output: 5, hostcall: 6, work: 7, log: 8KiB, alerts_per_call: 9, \
+               alerts_per_second: 10, names: 11, series_keys: 12, store: 13KiB, cpu: 14% }, \
+               circuit: { failures: 30%, calls: 7, for: 1m }";
+    let expected = crate::sandbox::Limits {
+        time: std::time::Duration::from_secs(1),
+        memory: 1 << 20,
+        output: 5,
+        hostcall: 6,
+        work: 7,
+        log: 8 << 10,
+        alerts_per_call: 9,
+        alerts_per_second: 10,
+        names: 11,
+        series_keys: 12,
+        store: 13 << 10,
+        cpu: Some(std::time::Duration::from_millis(140)),
+        circuit: crate::sandbox::CircuitSettings {
+            calls: 7,
+            failures: 3,
+            pause: std::time::Duration::from_secs(60),
+        },
+    };
+    assert_eq!(own(all).unwrap(), expected);
+    for keys in [
+        "limits: { time: 0s }",
+        "limits: { time: 2m }",
+        "limits: { memory: 5GiB }",
+        "limits: { output: 65 }",
+        "limits: { store: 257KiB }",
+        "limits: { names: 0 }",
+        "limits: { cpu: 10 }",
+        "limits: { stack: 1MiB }",
+        "circuit: { calls: 65 }",
+        "circuit: { failures: 0% }",
+        "circuit: { for: 0s }",
+    ] {
+        assert!(own(keys).is_err(), "{keys}");
+    }
 }
 
 #[test]
@@ -624,14 +693,13 @@ fn a_reference_that_leads_nowhere_hides_no_other_fault_and_makes_none() {
 fn keys_that_come_later_are_told_from_typing_errors() {
     check(
         &with(
-            "plugins: { own: { module: ./own.wasm, grant: {}, limits: { output: 8 }, shadow: true } }\nunknown_fields: strip\nquota: {}",
+            "plugins: { own: { module: ./own.wasm, grant: {}, quarantine: true } }\nunknown_fields: strip\nquota: {}",
         ),
         expect![[r#"
-            trommel.yaml:1:60: plugins.own.limits.output: comes with a later version; right would be: leave it out
-            trommel.yaml:1:73: plugins.own.shadow: comes with a later version; right would be: leave it out
+            trommel.yaml:1:50: plugins.own.quarantine: is no key that is known here; right would be: one of module, guard, on_failure, tenant, instance, limits, circuit, grant, secrets, config, swap
             trommel.yaml:2:1: unknown_fields: comes with a later version; right would be: leave it out
             trommel.yaml:3:1: quota: is no key that is known here; right would be: `quotas`
-            4 faults in trommel.yaml"#]],
+            3 faults in trommel.yaml"#]],
     );
 }
 
@@ -706,5 +774,50 @@ fn a_quota_that_lets_nothing_through_or_has_no_unit_is_refused() {
             trommel.yaml:5:48: quotas.tenants.acme.records: `1.5` is no number of 1 or more; right would be: how many may come in a second: 20000; or none
             trommel.yaml:6:3: quotas.tenant: is no key that is known here; right would be: `tenants`
             10 faults in trommel.yaml"#]],
+    );
+}
+
+#[test]
+fn how_a_plugins_versions_are_swapped_is_checked() {
+    let own = |swap: &str| {
+        with(&format!("plugins: {{ own: {{ module: ./own.wasm, grant: {{}}, swap: {{ {swap} }} }} }}"))
+    };
+    let config = |swap: &str| Config::parse(&own(swap), Path::new("."), "trommel.yaml").unwrap();
+    let swap = config("auto: false, shadow: 30s, canary: { share: 12.5%, for: 2m }, watch: 0s, budget: { failures: 0.5%, latency: 1.5x, drops: 100% }").swaps["own"];
+    assert!(!swap.is_auto);
+    assert_eq!((swap.shadow.as_secs(), swap.watch.as_secs()), (30, 0));
+    let canary = swap.canary.unwrap();
+    assert_eq!((canary.share, canary.lasts.as_secs()), (0.125, 120));
+    assert_eq!((swap.budget.failures, swap.budget.latency, swap.budget.drops), (0.005, 1.5, 1.0));
+    assert_eq!(config("").swaps["own"], crate::pipeline::SwapSettings::default());
+    check(
+        &own(
+            "auto: sometimes, shadow: 2d, canary: { share: 100%, for: 0s }, watch: 60, budget: { failures: 1, latency: 0.5x, drops: 101%, speed: 2x }",
+        ),
+        expect![[r#"
+            trommel.yaml:1:64: plugins.own.swap.auto: `sometimes` is no switch; right would be: true or false
+            trommel.yaml:1:83: plugins.own.swap.shadow: `2d` is longer than a day; right would be: how long, with its unit: 30s; 0s for none; a day at most
+            trommel.yaml:1:104: plugins.own.swap.canary.share: `100%` is no such part; right would be: which part of the streams has it first: 10%; above 0% and below 100%
+            trommel.yaml:1:115: plugins.own.swap.canary.for: `0s` shows nothing; right would be: how long: 60s; a day at most
+            trommel.yaml:1:128: plugins.own.swap.watch: `60` has no unit; right would be: how long, with its unit: 30s; 0s for none; a day at most
+            trommel.yaml:1:152: plugins.own.swap.budget.failures: `1` is no part of all; right would be: a part of all, more than before: 1%; 100% at most, which switches it off
+            trommel.yaml:1:164: plugins.own.swap.budget.latency: `0.5x` is no such multiple; right would be: a multiple of what it was: 2x; 1x at least
+            trommel.yaml:1:177: plugins.own.swap.budget.drops: `101%` is no part of all; right would be: a part of all, more than before: 1%; 100% at most, which switches it off
+            trommel.yaml:1:183: plugins.own.swap.budget.speed: is no key that is known here; right would be: one of failures, latency, drops
+            9 faults in trommel.yaml"#]],
+    );
+    check(
+        &own("canary: { share: 1e1% }, watc: 1s"),
+        expect![[r#"
+            trommel.yaml:1:66: plugins.own.swap.canary.for: is missing; right would be: how long: 60s; a day at most
+            trommel.yaml:1:75: plugins.own.swap.canary.share: `1e1%` is no such part; right would be: which part of the streams has it first: 10%; above 0% and below 100%
+            trommel.yaml:1:83: plugins.own.swap.watc: is no key that is known here; right would be: `watch`
+            3 faults in trommel.yaml"#]],
+    );
+    check(
+        &with("plugins: { redact: { module: \"builtin:redact\", swap: { watch: 1s } } }"),
+        expect![[r#"
+            trommel.yaml:1:54: plugins.redact.swap: a bundled plugin is the collector's own and changes with it; right would be: leave it out
+            1 fault in trommel.yaml"#]],
     );
 }

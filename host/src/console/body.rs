@@ -24,5 +24,8 @@ pub(super) async fn read<T: DeserializeOwned>(
     }
     let body = tokio::time::timeout(BODY_DEADLINE, axum::body::to_bytes(body, BODY_BYTES_MAX)).await;
     let body = body.map_err(|_| Fault::bad("the body did not come"))?.map_err(|_| Fault::bad(right))?;
-    serde_json::from_slice(&body).map_err(|_| Fault::bad(right))
+    // A list is read as the members of an object in their order, which nobody means.
+    let members: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&body).map_err(|_| Fault::bad(right))?;
+    serde_json::from_value(members.into()).map_err(|_| Fault::bad(right))
 }

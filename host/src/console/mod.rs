@@ -11,13 +11,18 @@ mod letters;
 mod operate;
 mod page;
 mod pages;
+mod plugins;
 mod read;
+mod record;
 mod tail;
 #[cfg(test)]
 mod tests;
 mod ticket;
 
+pub use plugins::{PluginAct, PluginAnswer, PluginEnd, PluginHand, PluginWish};
+
 use crate::net::{self, tls};
+use crate::pipeline::Recordings;
 use crate::pipeline::letters::Letters;
 use crate::streams::Streams;
 use crate::telemetry::Metrics;
@@ -46,7 +51,7 @@ pub struct Settings {
     pub tls: Option<tls::ServerSettings>,
     /// Origins whose pages may read streams and make tickets, as browsers write them: `https://panel.example`.
     pub origins: Vec<String>,
-    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger`, `/v1/alerts` and `/v1/dead-letters` ask for no credential. Elsewhere they need the
+    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger`, `/v1/alerts`, `/v1/dead-letters` and `/v1/record` ask for no credential. Elsewhere they need the
     /// right `admin`, whatever stands here.
     pub is_loopback_admin: bool,
 }
@@ -65,12 +70,20 @@ pub struct Console {
     pub ledger: Snapshot<serde_json::Value>,
     /// `/v1/plugins`: name, version, state.
     pub plugins: Snapshot<serde_json::Value>,
+    /// `/v1/plugins/{name}/swap`.
+    pub swap: PluginHand,
+    /// `/v1/plugins/usage`: CPU time, calls, records, failures and memory, by plugin and tenant.
+    pub usage: Snapshot<serde_json::Value>,
     /// `/v1/alerts`: open incidents, and those resolved of late.
     pub alerts: Snapshot<serde_json::Value>,
     /// `/v1/dead-letters`. `None` where none are kept.
     pub letters: Option<Letters>,
+    /// `/v1/record`. `None` where nothing passes.
+    pub recordings: Option<Recordings>,
     /// What is not ready, in words; nothing: ready.
     pub not_ready: Snapshot<Vec<String>>,
+    /// Guards that are not called for some tenants, since they failed too often.
+    pub open_guards: Snapshot<Vec<String>>,
     /// Cancelled when the process stops: tails end, so that nothing in flight has no end.
     pub stop: CancellationToken,
 }
@@ -117,12 +130,15 @@ fn router_within(settings: &Settings, console: Console, lasting_max: usize) -> R
         .layer(middleware::from_fn_with_state(site.clone(), cors::guard));
     Router::new()
         .route("/v1/plugins", get(operate::plugins))
+        .route("/v1/plugins/{name}/swap", post(plugins::swap).delete(plugins::end))
+        .route("/v1/plugins/usage", get(operate::usage))
         .route("/v1/ledger", get(operate::ledger))
         .route("/v1/alerts", get(operate::alerts))
         .route("/v1/dead-letters", get(letters::list))
         .route("/v1/dead-letters/{id}", get(letters::show))
         .route("/v1/dead-letters/replay", post(letters::replay))
         .route("/v1/dead-letters/drop", post(letters::drop))
+        .route("/v1/record", get(record::record))
         .route("/metrics", get(operate::metrics))
         .route("/healthz", get(operate::health))
         .route("/readyz", get(operate::readiness))
@@ -177,14 +193,19 @@ async fn dress(request: Request, next: Next) -> Response {
 
 async fn nothing_here() -> Fault {
     Fault::not_found(
-        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /v1/alerts, /v1/dead-letters, /metrics, \
+        "nothing here: see /v1/streams, /v1/tickets, /v1/plugins, /v1/ledger, /v1/alerts, /v1/dead-letters, /v1/record, /metrics, \
          /healthz, /readyz",
     )
 }
 
 async fn wrong_method(request: Request) -> Fault {
     let posted = ["/v1/tickets", "/v1/dead-letters/replay", "/v1/dead-letters/drop"];
-    let right = if posted.contains(&request.uri().path()) { "POST" } else { "GET" };
+    let path = request.uri().path();
+    let right = match posted.contains(&path) {
+        true => "POST",
+        false if path.starts_with("/v1/plugins/") => "POST, DELETE",
+        false => "GET",
+    };
     Fault::wrong_method(right)
 }
 

@@ -25,6 +25,11 @@ pub(super) async fn plugins(State(site): State<Arc<Site>>, parts: Parts) -> Resu
     Ok(Json(made(site.console.plugins.clone()).await?).into_response())
 }
 
+pub(super) async fn usage(State(site): State<Arc<Site>>, parts: Parts) -> Result<Response, Fault> {
+    site.allow_admin(&parts)?;
+    Ok(Json(made(site.console.usage.clone()).await?).into_response())
+}
+
 pub(super) async fn ledger(State(site): State<Arc<Site>>, parts: Parts) -> Result<Response, Fault> {
     site.allow_admin(&parts)?;
     Ok(Json(made(site.console.ledger.clone()).await?).into_response())
@@ -40,14 +45,23 @@ pub(super) async fn health() -> Response {
     Json(json!({ "alive": true })).into_response()
 }
 
-/// Whether it can do its work: every configured plugin loaded, every store open, not stopping.
+/// Whether it can do its work: every configured plugin loaded, every store open, not stopping. A guard that is not called
+/// for some tenant is named, and does not make the others' collector unready.
 pub(super) async fn readiness(State(site): State<Arc<Site>>) -> Response {
     let mut not_ready = (site.console.not_ready)();
     if site.console.stop.is_cancelled() {
         not_ready.push("stopping".into());
     }
     let status = if not_ready.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": not_ready.is_empty(), "not_ready": not_ready }))).into_response()
+    (
+        status,
+        Json(json!({
+            "ready": not_ready.is_empty(),
+            "not_ready": not_ready,
+            "open_guards": (site.console.open_guards)(),
+        })),
+    )
+        .into_response()
 }
 
 /// Thousands of tenants make long texts: off the executor.

@@ -25,7 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 /// How often the credential is looked at again.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
+pub(super) const RECHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// From the position in `Last-Event-ID`, which a browser sends when it comes back, else `?after=`, else from now on.
 pub(super) async fn follow(State(site): State<Arc<Site>>, mut parts: Parts) -> Result<Response, Fault> {
@@ -40,7 +40,7 @@ pub(super) async fn follow(State(site): State<Arc<Site>>, mut parts: Parts) -> R
 }
 
 /// A viewer over HTTP/1.1 has a connection for itself, and connections are bounded.
-fn place(site: &Site, version: Version) -> Result<Option<OwnedSemaphorePermit>, Fault> {
+pub(super) fn place(site: &Site, version: Version) -> Result<Option<OwnedSemaphorePermit>, Fault> {
     if version >= Version::HTTP_2 {
         return Ok(None);
     }

@@ -25,6 +25,13 @@ pub struct Client(reqwest::Client);
 /// The head, and the body or why it was lost.
 pub type Answer = (Parts, Result<Bytes, String>);
 
+/// An answer whose body comes as it is made.
+#[derive(Debug)]
+pub struct Streamed {
+    pub head: Parts,
+    body: Body,
+}
+
 /// No answer came.
 #[derive(Debug)]
 pub struct NoAnswer {
@@ -73,6 +80,41 @@ impl Client {
         let (head, body) = http::Response::from(response).into_parts();
         let body = Limited::new(body, answer_bytes_max).collect().await;
         Ok((head, body.map(|body| body.to_bytes()).map_err(|error| chain(error.as_ref()))))
+    }
+}
+
+impl Client {
+    /// Asks for what has no end that is known: the head of the answer, and its body piece by piece.
+    pub async fn stream(&self, url: &Url, headers: &HeaderMap) -> Result<Streamed, NoAnswer> {
+        let request = self.0.get(url.clone()).headers(headers.clone());
+        let response = request.send().await.map_err(|error| NoAnswer {
+            is_unsent: error.is_connect(),
+            reason: chain(&error.without_url()),
+        })?;
+        let (head, body) = http::Response::from(response).into_parts();
+        Ok(Streamed { head, body })
+    }
+}
+
+impl Streamed {
+    /// The next piece, or why there is none; `None` at the end. May be cancelled.
+    pub async fn next(&mut self) -> Option<Result<Bytes, String>> {
+        loop {
+            match self.body.frame().await? {
+                Ok(frame) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Some(Ok(data));
+                    }
+                }
+                Err(error) => return Some(Err(chain(&error.without_url()))),
+            }
+        }
+    }
+
+    /// All of it, if it is short.
+    pub async fn rest(self, bytes_max: usize) -> Result<Bytes, String> {
+        let body = Limited::new(self.body, bytes_max).collect().await;
+        body.map(|body| body.to_bytes()).map_err(|error| chain(error.as_ref()))
     }
 }
 

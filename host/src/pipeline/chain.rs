@@ -1,10 +1,12 @@
 //! The plugins of a pipeline, called piece by piece.
 
 use super::left::Left;
+use super::record::Taken;
 use super::tally::Tally;
+use super::versions::Versions;
 use crate::batch::{IdentityKeys, Level, Piece, Signal, TenantId, Wanted};
 use crate::journal::Reason;
-use crate::sandbox::{Module, OnFailure, Plugin};
+use crate::sandbox::{Module, NotRun, OnFailure, Plugin, Quarantined, Ran, Uncallable};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +27,7 @@ pub struct Slot {
     pub on_failure: OnFailure,
     /// `None`: it is not loaded.
     pub plugin: Option<Plugin>,
+    pub versions: Versions,
 }
 
 /// What a chain does to a batch while one of its plugins is not there.
@@ -41,10 +44,20 @@ pub(super) enum Missing {
     },
 }
 
+/// A plugin that must be called and cannot be now: nothing of the batch goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stopped {
+    pub(super) name: String,
+    pub(super) why: Uncallable,
+    pub(super) after: Duration,
+}
+
 /// The plugins of one pipeline, in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
     slots: Vec<Slot>,
+    /// How many of them come before the place where recordings take their copy: all guards. `None`: nothing may be taken.
+    tapped_at: Option<usize>,
     /// Nanoseconds that small pieces took of late; 0: not known.
     pace_ns: Arc<AtomicU64>,
     /// What the plugins asked the last piece for, by signal.
@@ -52,14 +65,23 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(slots: Vec<Slot>) -> Chain {
-        Chain { slots, pace_ns: Arc::default(), wanted: Arc::default() }
+    /// `is_unguarded`: the pipeline says that it may run without guards.
+    pub(super) fn new(slots: Vec<Slot>, is_unguarded: bool) -> Chain {
+        let last_guard = slots.iter().rposition(|slot| slot.is_guard);
+        let tapped_at = last_guard.map(|at| at + 1).or(is_unguarded.then_some(0));
+        Chain { slots, tapped_at, pace_ns: Arc::default(), wanted: Arc::default() }
     }
 
-    /// Whether no plugin is to be called for records of this signal.
+    /// Where recordings take their copy, if they may.
+    pub(super) fn tapped_at(&self) -> Option<usize> {
+        self.tapped_at
+    }
+
+    /// Whether nothing is to be done with records of this signal.
     pub(super) fn is_idle(&self, signal: Signal) -> bool {
-        let is_called = |slot: &Slot| {
-            slot.plugin.as_ref().is_some_and(|plugin| plugin.manifest().signals.contains(&signal))
+        let is_called = |slot: &Slot| match &slot.plugin {
+            Some(plugin) => plugin.manifest().signals.contains(&signal),
+            None => slot.instead() == OnFailure::Quarantine,
         };
         !self.slots.iter().any(is_called)
     }
@@ -83,6 +105,10 @@ impl Chain {
         self.pace_ns.store(pace.max(1), Ordering::Relaxed);
     }
 
+    pub(super) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
     pub(super) fn names(&self) -> Vec<&str> {
         self.slots.iter().map(|slot| slot.name.as_str()).collect()
     }
@@ -91,11 +117,11 @@ impl Chain {
     pub(super) fn missing(&self) -> Missing {
         for slot in self.slots.iter().filter(|slot| slot.plugin.is_none()) {
             let name = slot.name.clone();
-            match slot.on_failure {
-                _ if slot.is_guard => return Missing::Refuse { name },
+            match slot.instead() {
                 OnFailure::Refuse => return Missing::Refuse { name },
                 OnFailure::Drop => return Missing::Drop { name },
-                OnFailure::Pass => {}
+                // In its turn: what comes before the guards is not kept.
+                OnFailure::Pass | OnFailure::Quarantine => {}
             }
         }
         Missing::Nothing
@@ -103,77 +129,100 @@ impl Chain {
 
     /// What the plugins that are not there let by, once [`Chain::missing`] found nothing in the way.
     pub(super) fn pass_by(&self, records: u64, tenant: &TenantId) -> Vec<Left> {
-        let absent = self.slots.iter().filter(|slot| slot.plugin.is_none());
-        absent.map(|slot| Left { not_loaded: records, ..Left::of(&slot.name, tenant) }).collect()
+        let is_absent = |slot: &&Slot| slot.plugin.is_none() && slot.instead() == OnFailure::Pass;
+        let absent = self.slots.iter().filter(is_absent);
+        absent.map(|slot| Left::of(&slot.name, tenant).passed("not_loaded", records)).collect()
     }
 
-    /// One piece through all plugins. Takes as long as they do: not for an executor's thread, unless the piece is small
-    /// and the chain [`Chain::is_quick`].
+    /// One piece through all plugins, at this time; `is_begun`: it is not the first of its batch. Takes as long as they
+    /// do: not for an executor's thread, unless the piece is small and the chain [`Chain::is_quick`].
     pub(super) fn run(
         &self,
         mut piece: Piece,
-        now_ns: u64,
+        (now_ns, is_begun): (u64, bool),
         tenant: &TenantId,
         keys: &IdentityKeys,
         tally: &mut Tally,
-    ) -> (Piece, Vec<Left>) {
+        taken: Option<&Taken>,
+    ) -> Result<(Piece, Vec<Left>), Stopped> {
         let begun = (piece.item_bytes() <= SMALL_BYTES_MAX).then(Instant::now);
         // What they ask for differs little from piece to piece.
         let kept = &self.wanted[piece.signal() as usize];
         let expected = Wanted(kept.load(Ordering::Relaxed));
         piece.expect(expected);
-        let ran = self.call_all(piece, now_ns, tenant, keys, tally);
+        let ran = self.call_all(piece, (now_ns, is_begun), tenant, keys, tally, taken)?;
         if ran.0.wanted() != expected {
             kept.store(ran.0.wanted().0, Ordering::Relaxed);
         }
         if let Some(begun) = begun {
             self.note_pace(begun.elapsed());
         }
-        ran
+        Ok(ran)
     }
 
     fn call_all(
         &self,
         mut piece: Piece,
-        now_ns: u64,
+        (now_ns, is_begun): (u64, bool),
         tenant: &TenantId,
         keys: &IdentityKeys,
         tally: &mut Tally,
-    ) -> (Piece, Vec<Left>) {
+        taken: Option<&Taken>,
+    ) -> Result<(Piece, Vec<Left>), Stopped> {
         let mut left: Vec<Left> = Vec::new();
         let mut wrong = None;
-        for slot in &self.slots {
-            let Some(plugin) = &slot.plugin else { continue };
+        let tap = |at: usize, piece: &Piece| {
+            if let Some(taken) = taken.filter(|_| self.tapped_at == Some(at)) {
+                taken.offer(piece);
+            }
+        };
+        for (at, slot) in self.slots.iter().enumerate() {
+            tap(at, &piece);
             let before = piece.records();
             if before == 0 {
                 break;
             }
-            let may_forge = writes_identity(plugin, keys);
+            let Some(plugin) = &slot.plugin else {
+                if slot.instead() == OnFailure::Quarantine {
+                    left.push(slot.put_aside(&mut piece, tenant, "the plugin is not loaded"));
+                }
+                continue;
+            };
+            let chosen = slot.versions.choose(plugin, piece.stream());
+            let may_forge = writes_identity(chosen.plugin, keys);
             if may_forge && wrong.is_none() {
                 let (looked_at, before) = wrong_identities(piece, keys);
                 (piece, wrong) = (looked_at, Some(before));
             }
-            let ran = plugin.run(piece, now_ns);
-            piece = ran.piece;
+            let ran = match chosen.try_run(piece, now_ns, is_begun) {
+                Ok(ran) => ran,
+                Err(not_run) => {
+                    piece = slot.go_without(not_run, tenant, tally, &mut left)?;
+                    continue;
+                }
+            };
+            let failed = ran.failed_records();
+            let Ran { piece: after, effects, filtered, quarantined, .. } = ran;
+            piece = after;
             let mut forged = 0;
             if may_forge {
                 let (looked_at, after) = wrong_identities(piece, keys);
                 piece = looked_at;
                 forged = after.saturating_sub(wrong.replace(after).unwrap_or_default());
             }
-            let failed: u32 = ran.failed.iter().map(|failed| failed.records).sum();
-            slot.count(
-                Counted { before, after: piece.records(), filtered: ran.filtered, failed },
-                tenant,
-                tally,
-            );
-            let passed = if slot.on_failure == OnFailure::Pass { failed } else { 0 };
-            if !ran.effects.is_empty() || forged > 0 || passed > 0 {
-                let failed = passed.into();
-                left.push(Left { effects: ran.effects, forged, failed, ..Left::of(&slot.name, tenant) });
+            slot.count(Counted { before, after: piece.records(), filtered, failed }, tenant, tally);
+            let mut of_plugin = Left { effects, forged, ..Left::of(&slot.name, tenant) };
+            match slot.on_failure {
+                OnFailure::Pass => of_plugin = of_plugin.passed("failed", failed.into()),
+                OnFailure::Quarantine => of_plugin.put_aside(&piece, quarantined, failed),
+                OnFailure::Drop | OnFailure::Refuse => {}
+            }
+            if !of_plugin.is_empty() {
+                left.push(of_plugin);
             }
         }
-        (piece, left)
+        tap(self.slots.len(), &piece);
+        Ok((piece, left))
     }
 }
 
@@ -217,12 +266,51 @@ struct Counted {
 }
 
 impl Slot {
+    /// What holds for all records while it cannot be called.
+    fn instead(&self) -> OnFailure {
+        if self.is_guard { OnFailure::Refuse } else { self.on_failure }
+    }
+
+    /// The piece without the plugin, which cannot be called now.
+    fn go_without(
+        &self,
+        not_run: NotRun,
+        tenant: &TenantId,
+        tally: &mut Tally,
+        left: &mut Vec<Left>,
+    ) -> Result<Piece, Stopped> {
+        let NotRun { mut piece, why, after } = not_run;
+        let records = u64::from(piece.records());
+        match self.instead() {
+            OnFailure::Refuse => return Err(Stopped { name: self.name.clone(), why, after }),
+            OnFailure::Drop => {
+                piece.drop_records(0..piece.records());
+                let reason = format!("plugin_{}:{}", why.word(), self.name);
+                *tally.outcome(tenant).dropped.entry(reason.into()).or_default() += records;
+            }
+            OnFailure::Pass => left.push(Left::of(&self.name, tenant).passed(why.word(), records)),
+            OnFailure::Quarantine => left.push(self.put_aside(&mut piece, tenant, why.word())),
+        }
+        Ok(piece)
+    }
+
+    /// All records of a piece, which is empty then.
+    fn put_aside(&self, piece: &mut Piece, tenant: &TenantId, error: &str) -> Left {
+        let records = piece.records();
+        let quarantined = Quarantined { records, bytes: piece.standalone().into(), error: error.to_owned() };
+        piece.drop_records(0..records);
+        let mut left = Left::of(&self.name, tenant);
+        left.put_aside(piece, vec![quarantined], records);
+        left
+    }
+
     fn count(&self, counted: Counted, tenant: &TenantId, tally: &mut Tally) {
         let Counted { before, after, mut filtered, failed } = counted;
         let reason = || Reason::from(format!("plugin:{}", self.name));
         let removed = match self.on_failure {
             OnFailure::Pass => 0,
-            OnFailure::Refuse | OnFailure::Drop => failed,
+            // Those that are put aside are counted when it is known whether they are kept.
+            OnFailure::Refuse | OnFailure::Drop | OnFailure::Quarantine => failed,
         };
         // A plugin that writes a piece anew may leave more records in it, or fewer than it said it dropped.
         let expected = before.saturating_sub(filtered + removed);

@@ -1,15 +1,12 @@
 //! What plugins left, once the request they worked on is committed: counts, series, alerts.
 
 use super::left::Left;
-use super::series::{OTHERS, Series};
+use super::series::{OTHERS, Series, Windowed};
 use crate::alerts::{Alerts, Raised, Severity, What};
-use crate::sandbox::{AlertEffect, AlertSeverity};
+use crate::sandbox::{AlertEffect, AlertSeverity, Limits};
 use crate::telemetry::Metrics;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Names that one plugin may count under, over its whole life; what comes later counts as `_other`.
-const NAMES_MAX: usize = 256;
 
 /// Where effects go. Applied in commit order, so that one worker and ten leave the same.
 #[derive(Debug)]
@@ -17,12 +14,38 @@ pub(super) struct Consequences {
     pub(super) series: Series,
     alerts: Arc<Alerts>,
     metrics: Metrics,
-    names: Mutex<HashMap<String, HashSet<String>>>,
+    names: Mutex<HashMap<String, Names>>,
+}
+
+/// Names that a plugin counted under, over its whole life; what comes later counts as `_other`.
+#[derive(Debug)]
+struct Names {
+    known: HashSet<String>,
+    most: usize,
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names { known: HashSet::new(), most: Limits::default().names }
+    }
 }
 
 impl Consequences {
     pub(super) fn new(alerts: Arc<Alerts>, metrics: Metrics) -> Consequences {
         Consequences { series: Series::new(metrics.clone()), alerts, metrics, names: Mutex::default() }
+    }
+
+    /// From now on these plugins have windows, and these may count under so many names.
+    pub(super) fn promote(
+        &self,
+        windowed: impl Iterator<Item = Windowed>,
+        names: impl Iterator<Item = (String, usize)>,
+    ) {
+        self.series.promote(windowed);
+        let mut known = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for (plugin, most) in names {
+            known.entry(plugin).or_default().most = most;
+        }
     }
 
     /// At this commit time. Short, and never waits.
@@ -48,15 +71,10 @@ impl Consequences {
 
     fn count(&self, left: &Left) {
         let labels = |reason: &str| vec![("plugin", left.plugin.clone()), ("reason", reason.to_owned())];
-        for (records, reason) in [(left.failed, "failed"), (left.not_loaded, "not_loaded")] {
-            if records > 0 {
-                self.metrics.process_passed.get_or_create(&labels(reason)).inc_by(records);
-            }
+        for (reason, records) in &left.passed {
+            self.metrics.process_passed.get_or_create(&labels(reason)).inc_by(*records);
         }
-        if left.refused_alerts > 0 {
-            let labels = vec![("plugin", left.plugin.clone()), ("what", "alerts".to_owned())];
-            self.metrics.process_refused.get_or_create(&labels).inc_by(left.refused_alerts);
-        }
+        self.metrics.count_limit(&left.plugin, "alerts", left.refused_alerts);
         if left.forged > 0 {
             let labels = vec![("plugin", left.plugin.clone())];
             self.metrics.process_restored.get_or_create(&labels).inc_by(left.forged.into());
@@ -65,13 +83,16 @@ impl Consequences {
 
     fn labels(&self, plugin: &str, name: String) -> Vec<(&'static str, String)> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = names.entry(plugin.to_owned()).or_default();
-        let name = match known.contains(&name) || known.len() < NAMES_MAX {
+        let Names { known, most } = names.entry(plugin.to_owned()).or_default();
+        let name = match known.contains(&name) || known.len() < *most {
             true => {
                 known.insert(name.clone());
                 name
             }
-            false => OTHERS.to_owned(),
+            false => {
+                self.metrics.count_limit(plugin, "names", 1);
+                OTHERS.to_owned()
+            }
         };
         vec![("plugin", plugin.to_owned()), ("name", name)]
     }

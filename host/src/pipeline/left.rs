@@ -4,8 +4,9 @@
 //! are bounded by the room, so what they leave is too.
 
 use super::series::OTHERS;
-use crate::batch::TenantId;
-use crate::sandbox::{AlertEffect, Cell, Effects};
+use crate::batch::{Piece, Signal, Stream, TenantId};
+use crate::sandbox::{AlertEffect, Cell, Effects, Quarantined};
+use std::collections::BTreeMap;
 
 /// What one request may leave beside as many bytes as it has itself: the effects of a few pieces, whatever they are.
 const BYTES_MIN: usize = 1 << 20;
@@ -20,6 +21,8 @@ pub(super) struct Leavings {
     /// Where the batch at hand begins.
     batch: usize,
     bytes: usize,
+    /// Of the records that were put aside.
+    aside_bytes: usize,
     bytes_max: usize,
 }
 
@@ -33,21 +36,36 @@ pub(super) struct Left {
     pub(super) refused_alerts: u64,
     /// Identity attributes of resources that it changed; they are put right after the chain.
     pub(super) forged: u32,
-    /// Records that it failed on and that passed.
-    pub(super) failed: u64,
-    /// Records that passed it by, since it is not loaded.
-    pub(super) not_loaded: u64,
+    /// Records that passed it all the same, by why.
+    pub(super) passed: BTreeMap<&'static str, u64>,
+    /// Records that go to the dead letters if the request is committed.
+    pub(super) aside: Vec<PutAside>,
+    /// Records that should, and are too much.
+    pub(super) not_aside: u64,
+}
+
+/// Records that a plugin failed on, as they were before it.
+#[derive(Debug)]
+pub(super) struct PutAside {
+    pub(super) stream: Stream,
+    pub(super) signal: Signal,
+    pub(super) records: Quarantined,
 }
 
 impl Leavings {
     /// Of a request of so many bytes.
     pub(super) fn new(request_bytes: usize) -> Leavings {
-        Leavings { all: Vec::new(), batch: 0, bytes: 0, bytes_max: BYTES_MIN + request_bytes }
+        Leavings { all: Vec::new(), batch: 0, bytes: 0, aside_bytes: 0, bytes_max: BYTES_MIN + request_bytes }
     }
 
     /// What comes from now on is of another batch.
     pub(super) fn begin_batch(&mut self) {
         self.batch = self.all.len();
+    }
+
+    /// Nothing is left of the batch at hand.
+    pub(super) fn forget_batch(&mut self) {
+        self.all.truncate(self.batch);
     }
 
     /// One entry per plugin and batch, however many pieces there are. Beyond the bound what is added to new keys is added
@@ -56,6 +74,16 @@ impl Leavings {
         for mut later in left {
             let known = self.all[self.batch..].iter().position(|known| known.plugin == later.plugin);
             let known = known.map(|at| self.batch + at);
+            for put_aside in std::mem::take(&mut later.aside) {
+                let bytes = self.aside_bytes + put_aside.records.bytes.len();
+                match bytes <= self.bytes_max {
+                    true => {
+                        self.aside_bytes = bytes;
+                        later.aside.push(put_aside);
+                    }
+                    false => later.not_aside += u64::from(put_aside.records.records),
+                }
+            }
             if self.bytes > self.bytes_max {
                 later.cut(known.map(|at| &self.all[at].effects));
             }
@@ -90,9 +118,36 @@ impl Left {
             effects: Effects::default(),
             refused_alerts: 0,
             forged: 0,
-            failed: 0,
-            not_loaded: 0,
+            passed: BTreeMap::new(),
+            aside: Vec::new(),
+            not_aside: 0,
         }
+    }
+
+    pub(super) fn passed(mut self, why: &'static str, records: u64) -> Left {
+        if records > 0 {
+            *self.passed.entry(why).or_default() += records;
+        }
+        self
+    }
+
+    /// Of a piece, so many records are to be put aside: these, and the others are too much.
+    pub(super) fn put_aside(&mut self, piece: &Piece, quarantined: Vec<Quarantined>, records: u32) {
+        let kept: u32 = quarantined.iter().map(|one| one.records).sum();
+        self.not_aside += u64::from(records.saturating_sub(kept));
+        let (stream, signal) = (piece.stream(), piece.signal());
+        let put_aside = |records| PutAside { stream: stream.clone(), signal, records };
+        self.aside.extend(quarantined.into_iter().map(put_aside));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let Left { plugin: _, tenant: _, effects, refused_alerts, forged, passed, aside, not_aside } = self;
+        effects.is_empty()
+            && *refused_alerts == 0
+            && *forged == 0
+            && passed.is_empty()
+            && aside.is_empty()
+            && *not_aside == 0
     }
 
     /// Adds what it left of a later piece; how many keys of series and bytes of alerts came with it.
@@ -102,8 +157,9 @@ impl Left {
         self.effects.merge(later.effects);
         self.refused_alerts += later.refused_alerts;
         self.forged += later.forged;
-        self.failed += later.failed;
-        self.not_loaded += later.not_loaded;
+        later.passed.into_iter().for_each(|(why, records)| *self.passed.entry(why).or_default() += records);
+        self.aside.extend(later.aside);
+        self.not_aside += later.not_aside;
         let bytes = if self.effects.alerts.len() > alerts { bytes } else { 0 };
         (self.effects.series.len().saturating_sub(cells), bytes)
     }

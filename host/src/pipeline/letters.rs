@@ -1,19 +1,19 @@
 //! Dead letters in the hands of an operator: listed, looked at, sent again, dropped.
 //!
 //! A letter that is sent again is a new entry for its sink alone: with new numbers, the time of now, and counted as
-//! added by `replay`. It does not pass the plugins, which it has passed. It is finished once the entry is committed;
-//! after a crash between the two it is there still, and sent again with the others.
+//! added by `replay`. It does not pass the plugins, which it has passed. One that a plugin put aside has no sink: it goes
+//! through the pipeline of its stream from the first plugin on, as it is now, so that what was mended is called too. It
+//! is finished once the entry is committed; after a crash between the two it is there still, and sent again with the
+//! others.
 
 use super::Pipeline;
-use crate::batch::{Signal, Stream};
+use super::aside::{PLUGIN, REASON};
+use super::tally::REPLAY;
+use crate::batch::{Batch, Request, Signal, Stream, json as batch_json};
 use crate::journal::{
     Amount, DeadLetters, Frame, FramePart, Letter, Outcome, PAGE_MAX, SinkId, SinkSet, WholeLetter,
 };
 use futures_util::future::join_all;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use crate::journal::{LetterId, WhichLetters};
 
@@ -32,8 +32,6 @@ const TOGETHER_BYTES: usize = 4 << 20;
 const STEP_DEADLINE: Duration = Duration::from_secs(30);
 /// Content beyond it is not shown.
 const SHOWN_BYTES_MAX: usize = 4 << 20;
-/// In the ledger, under `added`.
-const REPLAY: &str = "replay";
 
 /// The dead letters, and the pipeline that they go back to. Cloning shares them.
 #[derive(Clone, Debug)]
@@ -180,7 +178,11 @@ impl Letters {
         let mut failed = None;
         let committing = letters.into_iter().filter_map(|whole| {
             let (id, sink) = (whole.letter.id, whole.letter.sink.clone());
-            match self.pipeline.sink(&sink) {
+            let target = match is_put_aside(&whole.letter) {
+                true => Some(None),
+                false => self.pipeline.sink(&sink).map(Some),
+            };
+            match target {
                 Some(sink) => Some(async move { (id, self.pipeline.replay(whole, sink).await) }),
                 None => {
                     *handled.without_sink.entry(sink).or_default() += 1;
@@ -267,7 +269,14 @@ impl Pipeline {
         self.shared.snapshot.load().arrangement.sinks.get(name).copied()
     }
 
-    async fn replay(&self, whole: WholeLetter, sink: SinkId) -> Result<(), String> {
+    /// To this sink, or through the plugins and to all that take it.
+    async fn replay(&self, whole: WholeLetter, sink: Option<SinkId>) -> Result<(), String> {
+        let Some(sink) = sink else {
+            let WholeLetter { letter: Letter { stream, signal, .. }, content, .. } = whole;
+            let batch = Batch::over(signal, stream, content);
+            let again = self.submit_again(batch, Instant::now() + STEP_DEADLINE).await;
+            return again.map(|_| ()).map_err(|refused| refused.to_string());
+        };
         let shared = &self.shared;
         if shared.is_stopping.load(Ordering::Relaxed) {
             return Err("stopping".into());
@@ -280,6 +289,11 @@ impl Pipeline {
         let frame = Frame { settled: vec![(pending, outcome)], parts: vec![part], after: None };
         shared.journal.commit(frame).await.map(|_| ()).map_err(|refused| refused.to_string())
     }
+}
+
+/// By a plugin, and not refused by a sink.
+fn is_put_aside(letter: &Letter) -> bool {
+    letter.sink.starts_with(PLUGIN) && letter.reason == REASON
 }
 
 fn shown(letter: &Letter) -> ShownLetter {
@@ -309,14 +323,11 @@ fn rendered(signal: Signal, content: bytes::Bytes) -> Value {
     if content.len() > SHOWN_BYTES_MAX {
         return json!(format!("{} bytes, which is too large to be shown", content.len()));
     }
-    // Walked again: the decoder trusts the depth of what it is given.
-    let Ok(request) = crate::batch::Request::check(signal, content) else { return unreadable() };
-    let value = match signal {
-        Signal::Logs => ExportLogsServiceRequest::decode(request.bytes).ok().map(serde_json::to_value),
-        Signal::Traces => ExportTraceServiceRequest::decode(request.bytes).ok().map(serde_json::to_value),
-        Signal::Metrics => ExportMetricsServiceRequest::decode(request.bytes).ok().map(serde_json::to_value),
-    };
-    value.and_then(Result::ok).unwrap_or_else(unreadable)
+    // Walked again: the writer trusts the depth of what it is given.
+    let request = Request::check(signal, content).ok();
+    request.map_or_else(unreadable, |request| {
+        batch_json::value_of(batch_json::request_of(signal), &request.bytes)
+    })
 }
 
 fn unreadable() -> Value {

@@ -3,11 +3,13 @@
 //! [`Pipeline::submit`] is the way of a request up to the journal; [`deliver::run`] is the way from there to a sink.
 //! One request is one frame: all of its batches that are taken are committed together, or none.
 
+mod aside;
 mod chain;
 pub mod deliver;
 mod effects;
 mod left;
 pub mod letters;
+mod record;
 mod route;
 mod series;
 mod submit;
@@ -16,10 +18,17 @@ mod tally;
 mod tests;
 mod ticks;
 mod turns;
+mod versions;
 mod work;
 
 pub use chain::Slot;
+pub use record::{RecordError, Recorded, Recording, Recordings, Which};
+pub use series::{Series, Windowed};
 pub use submit::{Pipeline, Surroundings};
+pub use versions::{
+    Budget, CanarySettings, Counts, Differences, Differing, Score, SwapSettings, Trial, TrialKind, Versions,
+};
+pub use work::{PIECE_BYTES_MAX, PIECE_RECORDS_MAX};
 
 use crate::batch::{IdentityKeys, Signal, TenantId};
 use crate::journal::SinkId;

@@ -15,8 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) const OTHERS: &str = "_other";
 /// Windows after its last value in which a key is shown: long enough to tell a pause from an end.
 const SILENT_MAX: u64 = 10;
-/// Keys of one tenant and plugin: a platform's client has tens of services, and a plugin a few keys for each.
-const KEYS_MAX: usize = 1_000;
 /// What one plugin keeps over all tenants: 50,000 keys. A plugin that wants more harms nobody but itself.
 const PLUGIN_BYTES_MAX: usize = 64 << 20;
 /// Windows of one key that wait to be taken, the open one among them. They are taken every second, so that more wait
@@ -27,7 +25,7 @@ const KEY_BYTES: usize = CELLS_MAX * size_of::<(u64, Cell)>() + 96;
 
 /// The series of all plugins that have windows.
 #[derive(Debug)]
-pub(super) struct Series {
+pub struct Series {
     plugins: Mutex<HashMap<String, Arc<Mutex<PluginSeries>>>>,
     metrics: Metrics,
 }
@@ -36,6 +34,8 @@ pub(super) struct Series {
 #[derive(Debug)]
 struct PluginSeries {
     window_ms: u64,
+    /// Keys of one tenant.
+    keys_max: usize,
     /// Never without a key.
     tenants: BTreeMap<TenantId, TenantSeries>,
     bytes: usize,
@@ -59,6 +59,15 @@ struct Key {
     silent_until: u64,
 }
 
+/// A plugin that has windows.
+#[derive(Clone, Debug)]
+pub struct Windowed {
+    pub plugin: String,
+    pub window_seconds: u32,
+    /// Keys of one tenant.
+    pub keys_max: usize,
+}
+
 /// What did not fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Overflow {
@@ -69,25 +78,27 @@ struct Overflow {
 }
 
 impl Series {
-    pub(super) fn new(metrics: Metrics) -> Series {
+    pub fn new(metrics: Metrics) -> Series {
         Series { plugins: Mutex::default(), metrics }
     }
 
-    /// From now on these plugins have windows, of so many seconds. What others had is gone, as is what one had whose
-    /// windows get another length.
-    pub(super) fn promote(&self, plugins: impl Iterator<Item = (String, u32)>) {
+    /// From now on these plugins have windows. What others had is gone, as is what one had whose windows get another
+    /// length.
+    pub fn promote(&self, plugins: impl Iterator<Item = Windowed>) {
         let mut known = lock(&self.plugins);
-        let kept = |(name, seconds): (String, u32)| {
-            let window_ms = u64::from(seconds) * 1_000;
-            let same = known.get(&name).filter(|series| lock(series).window_ms == window_ms).cloned();
-            (name, same.unwrap_or_else(|| Arc::new(Mutex::new(PluginSeries::new(window_ms)))))
+        let kept = |Windowed { plugin, window_seconds, keys_max }: Windowed| {
+            let window_ms = u64::from(window_seconds) * 1_000;
+            let same = known.get(&plugin).filter(|series| lock(series).window_ms == window_ms).cloned();
+            let series = same.unwrap_or_else(|| Arc::new(Mutex::new(PluginSeries::new(window_ms, keys_max))));
+            lock(&series).keys_max = keys_max;
+            (plugin, series)
         };
-        let kept = plugins.filter(|(_, seconds)| *seconds > 0).map(kept).collect();
+        let kept = plugins.filter(|windowed| windowed.window_seconds > 0).map(kept).collect();
         *known = kept;
     }
 
     /// Adds what a request left, at its commit time. In commit order.
-    pub(super) fn add(
+    pub fn add(
         &self,
         plugin: &str,
         tenant: &TenantId,
@@ -96,15 +107,12 @@ impl Series {
     ) {
         let Some(of_plugin) = self.of(plugin) else { return };
         let overflow = lock(&of_plugin).add(tenant, time_ms, series);
-        let labels = || vec![("plugin", plugin.to_owned())];
-        if overflow.others > 0 {
-            self.metrics.process_other_values.get_or_create(&labels()).inc_by(overflow.others);
-        }
+        self.metrics.count_limit(plugin, "series_keys", overflow.others);
         self.count_lost(plugin, "waiting", overflow.lost);
     }
 
     /// Tenants of which windows may have closed.
-    pub(super) fn due(&self, plugin: &str, now_ms: u64) -> Vec<TenantId> {
+    pub fn due(&self, plugin: &str, now_ms: u64) -> Vec<TenantId> {
         let Some(of_plugin) = self.of(plugin) else { return Vec::new() };
         let of_plugin = lock(&of_plugin);
         let open = now_ms / of_plugin.window_ms;
@@ -113,7 +121,7 @@ impl Series {
     }
 
     /// The closed windows of a tenant that nobody took yet, by their start and key.
-    pub(super) fn take(&self, plugin: &str, tenant: &TenantId, now_ms: u64) -> Vec<Window> {
+    pub fn take(&self, plugin: &str, tenant: &TenantId, now_ms: u64) -> Vec<Window> {
         let Some(of_plugin) = self.of(plugin) else { return Vec::new() };
         let mut windows = lock(&of_plugin).take(tenant, now_ms);
         windows.sort_unstable_by(|a, b| (a.start_ns, &a.key).cmp(&(b.start_ns, &b.key)));
@@ -139,8 +147,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl PluginSeries {
-    fn new(window_ms: u64) -> PluginSeries {
-        PluginSeries { window_ms, tenants: BTreeMap::new(), bytes: 0 }
+    fn new(window_ms: u64, keys_max: usize) -> PluginSeries {
+        PluginSeries { window_ms, keys_max, tenants: BTreeMap::new(), bytes: 0 }
     }
 
     fn add(
@@ -157,7 +165,8 @@ impl PluginSeries {
                 self.tenants.insert(tenant.clone(), new);
             }
             let of_tenant = self.tenants.get_mut(tenant).expect("it was there or was just added");
-            let has_room = of_tenant.keys.len() < KEYS_MAX && self.bytes + cost(&key) <= PLUGIN_BYTES_MAX;
+            let has_room =
+                of_tenant.keys.len() < self.keys_max && self.bytes + cost(&key) <= PLUGIN_BYTES_MAX;
             let key = if has_room || of_tenant.keys.contains_key(&key) { key } else { OTHERS.to_owned() };
             if key == OTHERS {
                 overflow.others += cell.count;
@@ -255,10 +264,16 @@ mod tests {
         TenantId::new(name).unwrap()
     }
 
+    const KEYS_MAX: usize = 1_000;
+
+    fn windowed(plugin: &str, window_seconds: u32) -> Windowed {
+        Windowed { plugin: plugin.to_owned(), window_seconds, keys_max: KEYS_MAX }
+    }
+
     fn series(seconds: u32) -> (Series, Metrics) {
         let metrics = Metrics::new();
         let series = Series::new(metrics.clone());
-        series.promote([("p".to_owned(), seconds)].into_iter());
+        series.promote([windowed("p", seconds)].into_iter());
         (series, metrics)
     }
 
@@ -353,7 +368,7 @@ mod tests {
         assert_eq!(shown(&windows[..2]), "_other@1-2:8000/12000 key 0@1-2:3/8");
         assert_eq!(shown(&series.take("p", &tenant("u"), 2_000)), "key 4999@1-2:1/1");
         let text = metrics.text();
-        let line = r#"trommel_process_other_values_total{plugin="p"} 8000"#;
+        let line = r#"trommel_process_limit_total{plugin="p",limit="series_keys"} 8000"#;
         assert!(text.contains(line), "{text}");
     }
 
@@ -397,19 +412,19 @@ mod tests {
     fn a_plugin_that_is_gone_keeps_nothing_and_the_others_all() {
         let (series, _) = series(1);
         add(&series, 1_000, "a", &[1.0]);
-        let both = || [("p".to_owned(), 1), ("q".to_owned(), 2), ("without".to_owned(), 0)];
+        let both = || [windowed("p", 1), windowed("q", 2), windowed("without", 0)];
         series.promote(both().into_iter());
         series.add("q", &tenant("t"), 1_000, [("b".to_owned(), cell(&[1.0]))]);
         series.add("without", &tenant("t"), 1_000, [("b".to_owned(), cell(&[1.0]))]);
         assert!(series.due("without", u64::MAX).is_empty());
         series.promote(both().into_iter());
         assert_eq!(taken(&series, 2_000), "a@1-2:1/1");
-        series.promote([("q".to_owned(), 2)].into_iter());
+        series.promote([windowed("q", 2)].into_iter());
         assert_eq!(taken(&series, 3_000), "");
         assert_eq!(shown(&series.take("q", &tenant("t"), 2_000)), "b@0-2:1/1");
         // Windows of another length are other windows.
         series.add("q", &tenant("t"), 3_000, [("b".to_owned(), cell(&[1.0]))]);
-        series.promote([("q".to_owned(), 5)].into_iter());
+        series.promote([windowed("q", 5)].into_iter());
         assert!(series.due("q", u64::MAX).is_empty());
     }
 

@@ -1,19 +1,23 @@
 //! From a receiver's hands to the journal.
 
+use super::aside;
 use super::chain::{Chain, Slot};
 use super::effects::Consequences;
+use super::record::Taps;
 use super::route::Plan;
+use super::series::Windowed;
 use super::turns::{TooLate, Turn, Turns};
-use super::work::{Made, Snapshot, Way, Work};
+use super::work::{Made, NotCalled, Snapshot, Way, Work};
 use super::{Arrangement, Receipt, Refusal, Settings, Submission};
 use crate::alerts::Alerts;
-use crate::batch::Malformed;
-use crate::journal::{After, Clock, CommitRefused, FRAME_BYTES_MAX, Frame, Journal};
+use crate::batch::{Batch, Malformed};
+use crate::journal::{After, Clock, CommitRefused, DeadLetters, FRAME_BYTES_MAX, Frame, Journal};
 use crate::net::backoff;
-use crate::sandbox::Plugin;
+use crate::sandbox::{Plugin, Usage};
 use crate::telemetry::Metrics;
 use crate::tenants::{Caller, Tenants, Who};
 use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,6 +40,8 @@ pub struct Pipeline {
 pub struct Surroundings {
     pub tenants: Arc<Tenants>,
     pub journal: Arc<Journal>,
+    /// Where records go that a plugin failed on and is to put aside. `None`: nowhere.
+    pub letters: Option<Arc<DeadLetters>>,
     pub alerts: Arc<Alerts>,
     pub clock: Clock,
     pub metrics: Metrics,
@@ -47,11 +53,13 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) tenants: Arc<Tenants>,
     pub(super) journal: Arc<Journal>,
+    pub(super) letters: Option<Arc<DeadLetters>>,
     pub(super) metrics: Metrics,
     pub(super) clock: ClockCell,
     pub(super) snapshot: ArcSwap<Snapshot>,
     pub(super) turns: Arc<Turns>,
     pub(super) consequences: Consequences,
+    pub(super) taps: Taps,
     not_loaded: ArcSwap<Vec<String>>,
     pub(super) is_stopping: AtomicBool,
 }
@@ -80,16 +88,18 @@ impl Pipeline {
         slots: &[Slot],
         around: Surroundings,
     ) -> Result<Pipeline, String> {
-        let Surroundings { tenants, journal, alerts, clock, metrics } = around;
+        let Surroundings { tenants, journal, letters, alerts, clock, metrics } = around;
         let snapshot = snapshot(Arc::new(arrangement), slots)?;
         let consequences = Consequences::new(alerts, metrics.clone());
-        consequences.series.promote(windows(slots));
+        consequences.promote(windows(slots), names(slots));
         let turns = Turns::new(settings.workers);
         let shared = Shared {
             settings,
             tenants,
             journal,
+            letters,
             consequences,
+            taps: Taps::default(),
             metrics,
             clock: ClockCell(clock),
             snapshot: ArcSwap::from_pointee(snapshot),
@@ -115,7 +125,7 @@ impl Pipeline {
 
     fn take(&self, snapshot: Snapshot, slots: &[Slot]) {
         // First, so that what a new plugin adds has a place.
-        self.shared.consequences.series.promote(windows(slots));
+        self.shared.consequences.promote(windows(slots), names(slots));
         self.shared.snapshot.store(Arc::new(snapshot));
         self.shared.not_loaded.store(Arc::new(not_loaded(slots)));
     }
@@ -123,6 +133,32 @@ impl Pipeline {
     /// Plugins of the configuration that are not loaded: not ready while there are any.
     pub fn not_loaded(&self) -> Vec<String> {
         self.shared.not_loaded.load().to_vec()
+    }
+
+    /// What the plugins of the pipelines used, those that are called now.
+    pub fn usage(&self) -> Vec<Usage> {
+        self.loaded().map(|(_, plugin)| plugin.usage()).collect()
+    }
+
+    /// Guards of which no instance can be made: their pipelines refuse, as while they are not loaded.
+    pub fn unmakeable_guards(&self) -> Vec<String> {
+        let guards = self.loaded().filter(|(is_guard, plugin)| *is_guard && plugin.is_unmakeable());
+        guards.map(|(_, plugin)| plugin.name().to_owned()).collect()
+    }
+
+    /// Guards whose circuit is open for some tenant.
+    pub fn open_guards(&self) -> Vec<String> {
+        let guards = self.loaded().filter(|(is_guard, plugin)| *is_guard && plugin.open_circuits() > 0);
+        guards.map(|(_, plugin)| plugin.name().to_owned()).collect()
+    }
+
+    /// Each once, and whether it is a guard.
+    fn loaded(&self) -> impl Iterator<Item = (bool, Plugin)> {
+        let snapshot = self.shared.snapshot.load_full();
+        let slots = snapshot.ways.iter().flat_map(|way| way.chain.slots());
+        let loaded =
+            slots.filter_map(|slot| Some((slot.name.clone(), (slot.is_guard, slot.plugin.clone()?))));
+        loaded.collect::<BTreeMap<_, _>>().into_values()
     }
 
     /// New requests are refused; those on the way go on.
@@ -157,6 +193,24 @@ impl Pipeline {
             let begin = move || Work::begin(&shared, signal, body, &caller);
             self.slice(turn, deadline, begin).await??
         };
+        work = self.finish(work, deadline).await?;
+        let receipt = self.commit(work.made(), deadline).await;
+        // Until here the request was charged for; now the journal keeps its own account.
+        drop(room);
+        receipt
+    }
+
+    /// Records that were committed before and put aside, through the plugins of today and to their sinks.
+    pub(super) async fn submit_again(&self, batch: Batch, deadline: Instant) -> Result<Receipt, Refusal> {
+        if self.shared.is_stopping.load(Ordering::Relaxed) {
+            return Err(Refusal::Stopping { after: self.shared.come_back() });
+        }
+        let work = self.finish(Work::again(&self.shared, batch), deadline).await?;
+        self.commit(work.made(), deadline).await
+    }
+
+    /// All steps that are left, off the executor.
+    async fn finish(&self, mut work: Work, deadline: Instant) -> Result<Work, Refusal> {
         while !work.is_done() {
             let key = work.tenant().map(ToString::to_string).unwrap_or_default();
             let turn = match self.turn(&key, deadline).await {
@@ -168,10 +222,7 @@ impl Pipeline {
             };
             work = self.slice(turn, deadline, move || Ok::<_, Malformed>(work)).await??;
         }
-        let receipt = self.commit(work.made(), deadline).await;
-        // Until here the request was charged for; now the journal keeps its own account.
-        drop(room);
-        receipt
+        Ok(work)
     }
 
     /// Off the executor: works on what `begin` gives for a while, or to the end if nobody else waits for the turn.
@@ -217,15 +268,16 @@ impl Pipeline {
     /// A disk that hangs holds nobody longer than the deadline: the commit may complete afterwards, and the sender
     /// sends again.
     async fn commit(&self, made: Made, deadline: Instant) -> Result<Receipt, Refusal> {
-        let Made { tally, parts, left, uncallable, over_quota } = made;
-        let left = left.into_all();
-        if let Some(name) = uncallable.filter(|_| !tally.is_anything_acknowledged()) {
+        let Made { mut tally, parts, left, uncallable, over_quota } = made;
+        let mut left = left.into_all();
+        if let Some(NotCalled { name, after }) = uncallable.filter(|_| !tally.is_anything_acknowledged()) {
             tally.refuse_all("plugin_not_loaded");
-            return Err(Refusal::Plugin { name, after: self.shared.come_back() });
+            return Err(Refusal::Plugin { name, after: after.max(self.shared.come_back()) });
         }
         if let Some(over) = over_quota.filter(|_| !tally.is_anything_acknowledged()) {
             return Err(Refusal::over_quota(over, self.shared.settings.come_back));
         }
+        let kept = aside::keep(self.shared.letters.as_ref(), &mut left, &mut tally, deadline).await;
         let receipt = tally.receipt();
         let settled = tally.settled();
         if settled.is_empty() {
@@ -234,8 +286,12 @@ impl Pipeline {
         }
         let shared = self.shared.clone();
         // Counts, windows and alerts change in commit order, whoever worked on the requests.
-        let after = (!left.is_empty()).then(|| -> After {
-            Box::new(move |committed| shared.consequences.apply(left, committed.time_ms))
+        let is_nothing = left.is_empty() && kept.is_empty();
+        let after = (!is_nothing).then(|| -> After {
+            Box::new(move |committed| {
+                kept.stay();
+                shared.consequences.apply(left, committed.time_ms);
+            })
         });
         let committing = self.shared.journal.commit(Frame { settled, parts, after });
         let committed = timeout_at(deadline, committing).await;
@@ -275,8 +331,9 @@ fn snapshot(arrangement: Arc<Arrangement>, slots: &[Slot]) -> Result<Snapshot, S
             let slot = slots.iter().find(|slot| slot.name == *name);
             slot.cloned().ok_or_else(|| format!("pipeline `{}`: there is no plugin `{name}`", pipeline.name))
         };
-        let chain = Chain::new(pipeline.plugins.iter().map(slot).collect::<Result<_, _>>()?);
-        ways.push(Way { plan: Plan::of(pipeline, &arrangement.sinks)?, chain });
+        let slots = pipeline.plugins.iter().map(slot).collect::<Result<_, _>>()?;
+        let chain = Chain::new(slots, pipeline.is_unguarded);
+        ways.push(Way { name: pipeline.name.clone(), plan: Plan::of(pipeline, &arrangement.sinks)?, chain });
     }
     Ok(Snapshot { ways, ticking: slots.iter().filter_map(ticking).cloned().collect(), arrangement })
 }
@@ -286,9 +343,19 @@ fn ticking(slot: &Slot) -> Option<&Plugin> {
     slot.plugin.as_ref().filter(|plugin| plugin.manifest().window_seconds > 0)
 }
 
-fn windows(slots: &[Slot]) -> impl Iterator<Item = (String, u32)> {
-    let ticking = slots.iter().filter_map(ticking);
-    ticking.map(|plugin| (plugin.name().to_owned(), plugin.manifest().window_seconds))
+fn windows(slots: &[Slot]) -> impl Iterator<Item = Windowed> {
+    let windowed = |plugin: &Plugin| Windowed {
+        plugin: plugin.name().to_owned(),
+        window_seconds: plugin.manifest().window_seconds,
+        keys_max: plugin.settings().limits.series_keys,
+    };
+    slots.iter().filter_map(ticking).map(windowed)
+}
+
+/// Names that each plugin may count under.
+fn names(slots: &[Slot]) -> impl Iterator<Item = (String, usize)> {
+    let loaded = slots.iter().filter_map(|slot| slot.plugin.as_ref());
+    loaded.map(|plugin| (plugin.name().to_owned(), plugin.settings().limits.names))
 }
 
 fn not_loaded(slots: &[Slot]) -> Vec<String> {

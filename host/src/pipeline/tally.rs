@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+/// In the ledger, under `added`.
+pub(super) const REPLAY: &str = "replay";
 /// The message of a partial success names so many reasons.
 const REASONS_SHOWN_MAX: usize = 10;
 
@@ -51,6 +53,14 @@ impl Tally {
             }
         }
         tally
+    }
+
+    /// Of records that come again from the dead letters: added, and nobody is told of them.
+    pub(super) fn again(ledger: &Arc<Ledger>, signal: Signal, tenant: &TenantId, records: u32) -> Tally {
+        let added = BTreeMap::from([(REPLAY.into(), records.into())]);
+        let outcome = Outcome { added, ..Outcome::default() };
+        let account = Account { pending: ledger.receive(tenant, signal, 0), outcome };
+        Tally { tenants: BTreeMap::from([(tenant.clone(), account)]), refused: BTreeMap::new() }
     }
 
     /// Leaves out records that were admitted: refused by a plugin.
@@ -124,6 +134,10 @@ fn explain(reason: &Reason) -> String {
             return match other.split_once(':') {
                 Some(("plugin", name)) => format!("plugin `{name}` failed on them"),
                 Some(("plugin_not_loaded", name)) => format!("plugin `{name}` is not loaded"),
+                Some(("plugin_restarting" | "plugin_circuit_open", name)) => {
+                    format!("plugin `{name}` failed too often, and is left alone for a while")
+                }
+                Some(("plugin_over_cpu", name)) => format!("plugin `{name}` has used up its CPU time"),
                 _ => other.to_owned(),
             };
         }

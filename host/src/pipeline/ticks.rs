@@ -87,6 +87,10 @@ async fn round(shared: Arc<Shared>, plugin: Plugin) {
 }
 
 fn call(shared: &Shared, plugin: &Plugin, tenant: &TenantId) {
+    if plugin.uncallable(tenant.as_str()).is_some() {
+        // The windows wait, as they do for a plugin that is slow.
+        return;
+    }
     let (series, name) = (&shared.consequences.series, plugin.name());
     let now_ms = shared.journal.between_commits(|now_ms| now_ms);
     let closed = series.take(name, tenant, now_ms);

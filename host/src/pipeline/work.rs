@@ -3,29 +3,32 @@
 //! The way is cut into steps (a piece through a chain is one), so that whoever works on it can stop between two of
 //! them and let another tenant's go first.
 
-use super::chain::{self, Chain, Missing};
+use super::chain::{self, Chain, Missing, Stopped};
 use super::left::Leavings;
+use super::record::Taken;
 use super::route::Plan;
 use super::submit::Shared;
 use super::tally::Tally;
 use super::{Arrangement, Refusal};
 use crate::batch::{Batch, Malformed, Piece, Request, Signal, TenantId, Written};
-use crate::journal::FramePart;
+use crate::journal::{FramePart, Outcome};
 use crate::sandbox::Plugin;
 use crate::tenants::{Caller, OverQuota, Part, Terms};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A piece: what one plugin call reads. Small enough that a call's limits hold for it, large enough that the call
 /// itself costs nothing.
-const PIECE_RECORDS_MAX: usize = 512;
-const PIECE_BYTES_MAX: usize = 256 << 10;
+pub const PIECE_RECORDS_MAX: usize = 512;
+pub const PIECE_BYTES_MAX: usize = 256 << 10;
 
 /// A pipeline as requests take it.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
+    pub(super) name: String,
     pub(super) plan: Plan,
     pub(super) chain: Chain,
 }
@@ -65,17 +68,28 @@ pub(super) struct Made {
     pub(super) tally: Tally,
     pub(super) parts: Vec<FramePart>,
     pub(super) left: Leavings,
-    /// Records of batches whose plugin cannot be called, and the first such plugin.
-    pub(super) uncallable: Option<String>,
+    /// The first plugin that had to be called and could not be.
+    pub(super) uncallable: Option<NotCalled>,
     /// A tenant whose records were left out by its quota.
     pub(super) over_quota: Option<OverQuota>,
+}
+
+/// A plugin that could not be called, and how long it will be so, where that is known.
+#[derive(Debug)]
+pub(super) struct NotCalled {
+    pub(super) name: String,
+    pub(super) after: Duration,
 }
 
 /// A batch between two pieces.
 #[derive(Debug)]
 struct InChain {
     way: usize,
+    /// The recordings that take it.
+    taken: Option<Taken>,
     batch: Batch,
+    /// Of its tenant, when it began.
+    before: Outcome,
     waiting: VecDeque<Piece>,
     done: Vec<Piece>,
 }
@@ -106,6 +120,21 @@ impl Work {
             at: None,
             made: Made { tally, parts: Vec::new(), left, uncallable: None, over_quota: admitted.over_quota },
         })
+    }
+
+    /// Of records that were admitted and committed before, and are to pass the plugins again.
+    pub(super) fn again(shared: &Arc<Shared>, batch: Batch) -> Work {
+        let tally = Tally::again(&shared.journal.ledger, batch.signal, &batch.stream.tenant, batch.records);
+        let left = Leavings::new(batch.bytes.len());
+        let (body, received) = (batch.bytes.clone(), batch.records);
+        Work {
+            shared: shared.clone(),
+            snapshot: shared.snapshot.load_full(),
+            body,
+            waiting: VecDeque::from([Part { batch, received, overwritten: 0, mended: 0 }]),
+            at: None,
+            made: Made { tally, parts: Vec::new(), left, uncallable: None, over_quota: None },
+        }
     }
 
     /// Whether what is left takes so little that it need not leave the executor: no plugin is to be called for it, or
@@ -171,7 +200,7 @@ impl Work {
             }
             Missing::Refuse { name } => {
                 self.made.tally.take_back(&tenant, records, format!("plugin_not_loaded:{name}"));
-                self.made.uncallable.get_or_insert(name);
+                self.made.uncallable.get_or_insert(NotCalled { name, after: Duration::ZERO });
             }
             Missing::Drop { name } => {
                 let dropped = &mut self.made.tally.outcome(&tenant).dropped;
@@ -181,12 +210,15 @@ impl Work {
     }
 
     fn enter(&mut self, way: usize, batch: Batch) {
-        let waiting = match self.snapshot.ways[way].chain.is_idle(batch.signal) {
+        let Way { name, chain, .. } = &self.snapshot.ways[way];
+        let taken = self.shared.taps.of(name, &batch).filter(|_| chain.tapped_at().is_some());
+        let waiting = match chain.is_idle(batch.signal) && taken.is_none() {
             true => VecDeque::new(),
             false => batch.pieces(PIECE_RECORDS_MAX, PIECE_BYTES_MAX).into(),
         };
         let done = Vec::with_capacity(waiting.len());
-        self.step_in_chain(InChain { way, batch, waiting, done });
+        let before = self.made.tally.outcome(&batch.stream.tenant).clone();
+        self.step_in_chain(InChain { way, taken, batch, before, waiting, done });
     }
 
     /// The next piece, or the end of the chain after the last.
@@ -196,9 +228,15 @@ impl Work {
             let chain = &self.snapshot.ways[at.way].chain;
             let tenant = &at.batch.stream.tenant;
             let keys = &self.shared.settings.identity;
-            let (piece, left) = chain.run(piece, now_ns, tenant, keys, &mut self.made.tally);
-            at.done.push(piece);
-            self.made.left.keep(left);
+            let when = (now_ns, !at.done.is_empty());
+            let taken = at.taken.as_ref();
+            match chain.run(piece, when, tenant, keys, &mut self.made.tally, taken) {
+                Ok((piece, left)) => {
+                    at.done.push(piece);
+                    self.made.left.keep(left);
+                }
+                Err(stopped) => return self.turn_back(at, stopped),
+            }
         }
         if !at.waiting.is_empty() {
             self.at = Some(at);
@@ -207,6 +245,21 @@ impl Work {
         let written = at.batch.written(at.done, &self.shared.settings.identity);
         self.count_restored(written.restored, at.way);
         self.route(at.way, written);
+    }
+
+    /// A plugin that must be called cannot be any more: nothing of the batch is left, and its records may come again. Those
+    /// that were refused meanwhile are refused for good.
+    fn turn_back(&mut self, at: InChain, stopped: Stopped) {
+        let Stopped { name, why, after } = stopped;
+        let (tenant, records) = (&at.batch.stream.tenant, u64::from(at.batch.records));
+        let outcome = self.made.tally.outcome(tenant);
+        let acknowledged = outcome.acknowledged;
+        let refused = at.before.acknowledged.saturating_sub(acknowledged);
+        *outcome = Outcome { acknowledged, ..at.before };
+        self.made.left.forget_batch();
+        let reason = format!("plugin_{}:{name}", why.word());
+        self.made.tally.take_back(tenant, records.saturating_sub(refused), reason);
+        self.made.uncallable.get_or_insert(NotCalled { name, after });
     }
 
     /// Each plugin's part is counted with its effects. One that only doubled an attribute is not seen to be wrong in its

@@ -3,8 +3,8 @@
 //! Source: OTLP specification, "OTLP/HTTP".
 
 use super::answer::{Form, No, grpc_refusal, http_receipt, http_refusal, receipt_name};
-use super::{Body, Receiver, body_answer, deadline, json, take_room};
-use crate::batch::Signal;
+use super::{Body, Receiver, body_answer, deadline, take_room};
+use crate::batch::{Signal, json};
 use crate::net::body::{Encoding, Fault, Reader};
 use crate::pipeline::{Receipt, Refusal, Submission};
 use crate::tenants::Taken;
@@ -90,11 +90,7 @@ async fn transcoded(
     mut room: Taken,
 ) -> Result<(Bytes, Taken), No> {
     let charged = text.len();
-    let message = match signal {
-        Signal::Logs => &json::schema::LOGS,
-        Signal::Traces => &json::schema::TRACES,
-        Signal::Metrics => &json::schema::METRICS,
-    };
+    let message = json::request_of(signal);
     let made = if charged <= JSON_INLINE_BYTES {
         json::to_protobuf(message, &text, bytes_max)
     } else {

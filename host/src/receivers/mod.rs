@@ -10,7 +10,6 @@ mod fixture;
 mod grpc;
 mod health;
 mod http;
-mod json;
 
 use crate::batch::Signal;
 use crate::net::body::{Fault as BodyFault, Limits as BodyLimits};
@@ -276,7 +275,7 @@ fn respond(body: Body) -> Response<Body> {
 mod tests {
     use super::fixture::*;
     use super::*;
-    use crate::batch::{Request as OtlpRequest, TenantId};
+    use crate::batch::{Request as OtlpRequest, TenantId, json};
     use crate::net::authority::Authority;
     use crate::tenants::{Credential, Names, Proof, Rights, Terms, Who};
     use rustls::pki_types::ServerName;
@@ -348,7 +347,7 @@ mod tests {
         let world = World::start_with(small(), settings, taking).await;
         let records = ["{}"; 110].join(",");
         let json = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#);
-        let body = json::to_protobuf(&json::schema::LOGS, json.as_bytes(), 10_000).unwrap();
+        let body = json::to_protobuf(&json::LOGS, json.as_bytes(), 10_000).unwrap();
         let sent = OtlpRequest::check(Signal::Logs, body.into()).unwrap();
         let caller = world.tenants.authenticate(Some(SENDER), None).unwrap();
         let terms = Terms { record_bytes_max: 100, now: Instant::now(), held_bytes: &|_| 0 };
@@ -393,7 +392,7 @@ mod tests {
         let json = br#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}]},
             "scopeLogs":[{"scope":{"name":"lib"},"logRecords":[{"timeUnixNano":"1","severityNumber":9,"traceId":"00000000000000000000000000000001",
             "body":{"kvlistValue":{"values":[{"key":"a","value":{"arrayValue":{"values":[{"doubleValue":1.5},{"bytesValue":"AAE="}]}}}]}}}]}]}]}"#;
-        let sample = json::to_protobuf(&json::schema::LOGS, json, 10_000).unwrap();
+        let sample = json::to_protobuf(&json::LOGS, json, 10_000).unwrap();
         let world = walking().await;
         let mut connection = Http2::connect(world.grpc).await;
         for end in 0..=sample.len() {

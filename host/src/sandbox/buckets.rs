@@ -31,8 +31,8 @@ struct Bucket {
 }
 
 impl Buckets {
-    /// How many of `want` may pass now. A new bucket is full. Without room for another bucket nothing passes: the
-    /// safe answer of a limit. A bucket that is full again is forgotten when room is needed.
+    /// How many of `want` may pass now. A new bucket is full. `None`: there is no room for another bucket, so nothing
+    /// passes, the safe answer of a limit. A bucket that is full again is forgotten when room is needed.
     pub(super) fn take(
         &self,
         tenant: &str,
@@ -41,14 +41,14 @@ impl Buckets {
         per_second: f64,
         burst: u32,
         now_ns: u64,
-    ) -> u32 {
+    ) -> Option<u32> {
         let is_number = per_second.is_finite() && per_second >= 0.0;
         if !is_number || key.len() > KEY_BYTES_MAX {
-            return 0;
+            return Some(0);
         }
         let mut state = self.state.lock().expect("no panic while the lock is held");
         if !state.has(tenant, key) && !state.make_room(tenant, now_ns) {
-            return 0;
+            return None;
         }
         let burst = f64::from(burst);
         let bucket =
@@ -58,7 +58,7 @@ impl Buckets {
         bucket.fill(now_ns);
         let passed = f64::from(want).min(bucket.tokens.floor());
         bucket.tokens -= passed;
-        passed as u32
+        Some(passed as u32)
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {
         let buckets = Buckets::default();
-        let take = |key, want, now| buckets.take("acme", key, want, 2.0, 5, now);
+        let take = |key, want, now| buckets.take("acme", key, want, 2.0, 5, now).unwrap();
         assert_eq!(take("a", 3, 0), 3);
         assert_eq!(take("a", 3, 0), 2);
         assert_eq!(take("a", 1, SECOND / 4), 0);
@@ -129,24 +129,25 @@ mod tests {
         assert_eq!(take("a", 9, 100 * SECOND), 5);
         assert_eq!(take("a", 9, 50 * SECOND), 0, "the clock went back");
         assert_eq!(take("b", 9, 0), 5, "another key is another bucket");
-        assert_eq!(buckets.take("other", "a", 9, 2.0, 5, 100 * SECOND), 5, "so is another tenant");
+        assert_eq!(buckets.take("other", "a", 9, 2.0, 5, 100 * SECOND), Some(5), "so is another tenant");
     }
 
     #[test]
     fn nonsense_lets_nothing_pass() {
         let buckets = Buckets::default();
         for per_second in [f64::NAN, f64::INFINITY, -1.0] {
-            assert_eq!(buckets.take("acme", "a", 1, per_second, 5, 0), 0);
+            assert_eq!(buckets.take("acme", "a", 1, per_second, 5, 0), Some(0));
         }
-        assert_eq!(buckets.take("acme", &"k".repeat(257), 1, 1.0, 5, 0), 0);
+        assert_eq!(buckets.take("acme", &"k".repeat(257), 1, 1.0, 5, 0), Some(0));
     }
 
     #[test]
     fn one_tenant_with_many_keys_leaves_room_for_others() {
         let buckets = Buckets::default();
-        let passed: u32 = (0..5000).map(|at| buckets.take("acme", &at.to_string(), 1, 1.0, 1, 1)).sum();
+        let passed: u32 =
+            (0..5000).filter_map(|at| buckets.take("acme", &at.to_string(), 1, 1.0, 1, 1)).sum();
         assert_eq!(passed, TENANT_BUCKETS_MAX as u32);
-        assert_eq!(buckets.take("other", "a", 1, 1.0, 1, 1), 1);
-        assert_eq!(buckets.take("acme", "late", 1, 1.0, 1, 10 * SECOND), 1, "full buckets made room");
+        assert_eq!(buckets.take("other", "a", 1, 1.0, 1, 1), Some(1));
+        assert_eq!(buckets.take("acme", "late", 1, 1.0, 1, 10 * SECOND), Some(1), "full buckets made room");
     }
 }

@@ -5,14 +5,18 @@ use super::host::State;
 use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
 use super::pool::Pool;
-use super::stores::Stores;
-use super::{Manifest, Module, PluginError, Settings};
+use super::stores::{PluginStore, Stores};
+use super::usage::Usages;
+use super::versions;
+use super::{Grant, Instance, Module, PluginError, Settings};
 use crate::telemetry::Metrics;
+use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, EngineWeak, OptLevel};
 
 /// CPython with its standard library is a component of 18 MB.
@@ -20,8 +24,8 @@ const MODULE_BYTES_MAX: u64 = 128 << 20;
 /// What a guest's own stack may take; the threads that call have 2 MiB.
 const STACK_BYTES_MAX: usize = 512 << 10;
 const LOAD_TICK: Duration = Duration::from_millis(2);
-/// The interfaces of the package, version 0.1.
-const INTERFACES: [&str; 6] = ["types", "batch", "host", "alerts", "series", "store"];
+/// Of the random numbers that a plugin gets while it works on samples.
+const SAMPLE_SEED: u64 = 1;
 
 /// What all plugins share: one engine, the host's functions, the cache of compiled code.
 ///
@@ -32,6 +36,7 @@ pub struct Sandbox {
     linker: Linker<State>,
     cache: Cache,
     stores: Stores,
+    usages: Usages,
     metrics: Metrics,
     bundled: fn(&str) -> Option<&'static [u8]>,
 }
@@ -63,7 +68,8 @@ impl Sandbox {
             PluginError::Load(format!("the sandbox does not start: {error:#}"))
         })?;
         let (cache, stores) = (Cache::open(cache_folder), Stores::in_memory(metrics.clone()));
-        Ok(Sandbox { engine, linker, cache, stores, metrics, bundled: artifacts::bundled })
+        let usages = Usages::new(&metrics);
+        Ok(Sandbox { engine, linker, cache, stores, usages, metrics, bundled: artifacts::bundled })
     }
 
     /// Reads what plugins keep with `store` from this folder, and writes it there from now on; it is made with mode
@@ -86,37 +92,70 @@ impl Sandbox {
     /// The plugin of these settings, checked and configured once. Reads the file and compiles, which takes up to
     /// seconds: not for an executor's thread. The error is for the operator.
     pub fn load(&self, settings: &Settings) -> Result<Plugin, PluginError> {
-        let bytes = match &settings.module {
-            Module::Builtin(name) => (self.bundled)(name)
-                .ok_or_else(|| load_error(format!("there is no bundled plugin `{name}`")))?
-                .into(),
-            Module::File(path) => read(path)?,
-        };
-        self.load_bytes(settings, &bytes)
+        self.load_bytes(settings, &self.component_of(&settings.module)?)
     }
 
     /// The same with the component at hand; `settings.module` is not read.
     pub fn load_bytes(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        self.load_with(settings, bytes, self.stores.of(&settings.name))
+    }
+
+    /// The same for a version that only shows what it would do: its metrics and its log are those of `NAME@shadow`, what
+    /// it reads with `store` is the plugin's. Its effects are for the caller to throw away; `tick` is not called.
+    pub fn load_shadow(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        let shown = Settings { name: format!("{}@shadow", settings.name), ..settings.clone() };
+        self.load_with(&shown, bytes, self.stores.of(&settings.name))
+    }
+
+    fn load_with(
+        &self,
+        settings: &Settings,
+        bytes: &[u8],
+        store: Arc<PluginStore>,
+    ) -> Result<Plugin, PluginError> {
         let linked = self.link(bytes)?;
         self.while_ticking(|| {
-            let store = self.stores.of(&settings.name);
-            let unknown = Shared::unknown(settings.clone(), store.clone());
+            let unknown = Shared::unknown(settings.clone(), store.clone(), &self.metrics);
             let manifest = Pool::describe(&self.engine, &linked, unknown)?;
-            let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store)?;
-            Plugin::open(self.engine.clone(), linked.clone(), shared, &self.metrics)
+            let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store, &self.metrics)?;
+            let usage = self.usages.of(&settings.name);
+            Plugin::open(self.engine.clone(), linked.clone(), Arc::new(shared), usage, &self.metrics)
         })
     }
 
-    /// What the component in a file says of itself, for a person who has no settings for it yet.
-    pub fn inspect(&self, path: &Path) -> Result<Manifest, PluginError> {
-        let linked = self.link(&read(path)?)?;
-        let settings = Settings::unnamed(path);
-        let store = self.stores.of(&settings.name);
-        self.while_ticking(|| Pool::describe(&self.engine, &linked, Shared::unknown(settings, store)))
+    /// The same for samples, apart from whatever runs under this name: what it keeps and counts is its own and gone with
+    /// it, and it draws the same random numbers each time. Without a `grant` it has what it asks for.
+    pub fn load_apart(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
+        let linked = self.link(bytes)?;
+        self.while_ticking(|| {
+            let metrics = Metrics::new();
+            let store = Stores::in_memory(metrics.clone()).of(&settings.name);
+            let unknown = Shared::unknown(settings.clone(), store.clone(), &metrics);
+            let manifest = Pool::describe(&self.engine, &linked, unknown)?;
+            let mut settings = settings.clone();
+            let asked = || Grant { reads: manifest.reads.clone(), writes: manifest.writes.clone() };
+            settings.grant.get_or_insert_with(asked);
+            // All of a sample is one tenant's: what configured the instance is not part of its first call.
+            settings.instance = Instance::Shared;
+            let mut shared = Shared::check(settings, manifest, linked.has_timer(), store, &metrics)?;
+            shared.seed = Some(SAMPLE_SEED);
+            let usage = Usages::new(&metrics).of(&shared.settings.name);
+            Plugin::open(self.engine.clone(), linked.clone(), Arc::new(shared), usage, &metrics)
+        })
     }
 
-    /// A load has a clock of its own: it may come before anybody ticks, or where nobody does.
-    fn while_ticking<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// The component that settings name: bundled, or in a file. The error is for the operator.
+    pub fn component_of(&self, module: &Module) -> Result<Cow<'static, [u8]>, PluginError> {
+        match module {
+            Module::Builtin(name) => (self.bundled)(name)
+                .map(Cow::Borrowed)
+                .ok_or_else(|| load_error(format!("there is no bundled plugin `{name}`"))),
+            Module::File(path) => read(path).map(Cow::Owned),
+        }
+    }
+
+    /// Work with a clock of its own, as a load has: it may come before anybody ticks, or where nobody does.
+    pub fn while_ticking<T>(&self, work: impl FnOnce() -> T) -> T {
         let is_done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let clock = scope.spawn(|| {
@@ -133,35 +172,24 @@ impl Sandbox {
     }
 
     /// Compiles and links, after a look at what it imports and exports.
-    fn link(&self, bytes: &[u8]) -> Result<Linked, PluginError> {
+    pub(super) fn link(&self, bytes: &[u8]) -> Result<Linked, PluginError> {
         check_kind(bytes)?;
         let component = self.cache.component(&self.engine, bytes);
         let component = component.map_err(|error| load_error(format!("is no valid component: {error:#}")))?;
-        let has_timer = self.check_world(&component)?;
-        let pre = self.linker.instantiate_pre(&component);
+        let has_timer = versions::check_world(&self.engine, &component).map_err(load_error)?;
+        let extended = versions::with_missing(&self.linker, &self.engine, &component, bytes);
+        let extended = extended.map_err(load_error)?;
+        let pre = extended.as_ref().unwrap_or(&self.linker).instantiate_pre(&component);
         let linked = pre.and_then(|pre| Linked::new(pre, has_timer));
         linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))
     }
 
-    /// What it imports and exports, before anything of it runs; whether it has a timer.
-    fn check_world(&self, component: &Component) -> Result<bool, PluginError> {
-        let world = component.component_type();
-        let foreign: Vec<&str> =
-            world.imports(&self.engine).map(|(name, _)| name).filter(|name| !is_ours(name)).collect();
-        if !foreign.is_empty() {
-            let text = format!("asks for {foreign:?}; a plugin may import trommel:plugin@0.1 only, no WASI");
-            return Err(load_error(text));
-        }
-        let exports: Vec<&str> = world.exports(&self.engine).map(|(name, _)| name).collect();
-        let has = |interface: &str| exports.iter().any(|name| interface_of(name) == Some(interface));
-        for interface in ["lifecycle", "processor"] {
-            if !has(interface) {
-                return Err(load_error(format!(
-                    "does not export trommel:plugin/{interface}@0.1.0: it is no plugin"
-                )));
-            }
-        }
-        Ok(has("timer"))
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(super) fn store_of(&self, plugin: &str) -> Arc<PluginStore> {
+        self.stores.of(plugin)
     }
 }
 
@@ -211,14 +239,4 @@ fn check_kind(bytes: &[u8]) -> Result<(), PluginError> {
         _ => "is no WebAssembly component",
     };
     Err(load_error(text.into()))
-}
-
-fn is_ours(import: &str) -> bool {
-    interface_of(import).is_some_and(|interface| INTERFACES.contains(&interface))
-}
-
-/// `batch` of `trommel:plugin/batch@0.1.3`.
-fn interface_of(name: &str) -> Option<&str> {
-    let (interface, version) = name.strip_prefix("trommel:plugin/")?.split_once('@')?;
-    version.strip_prefix("0.1.").map(|_| interface)
 }

@@ -35,17 +35,32 @@ impl PluginError {
         matches!(self, PluginError::Guest(_) | PluginError::Fault(_))
     }
 
+    /// The values of label `result` in the metrics, by their numbers.
+    pub const NAMES: [&str; 8] = ["load", "trap", "time", "memory", "output", "work", "error", "fault"];
+
+    pub(super) fn number(&self) -> usize {
+        match self {
+            PluginError::Load(_) => 0,
+            PluginError::Trap(_) => 1,
+            PluginError::Time { .. } => 2,
+            PluginError::Memory { .. } => 3,
+            PluginError::Output(_) => 4,
+            PluginError::Work(_) => 5,
+            PluginError::Guest(_) => 6,
+            PluginError::Fault(_) => 7,
+        }
+    }
+
     /// The value of label `result` in the metrics.
     pub fn name(&self) -> &'static str {
+        PluginError::NAMES[self.number()]
+    }
+
+    /// What errors have in common that the log tells once a minute: the name, and for a trap the innermost function.
+    pub(super) fn kind(&self) -> &str {
         match self {
-            PluginError::Load(_) => "load",
-            PluginError::Trap(_) => "trap",
-            PluginError::Time { .. } => "time",
-            PluginError::Memory { .. } => "memory",
-            PluginError::Output(_) => "output",
-            PluginError::Work(_) => "work",
-            PluginError::Guest(_) => "error",
-            PluginError::Fault(_) => "fault",
+            PluginError::Trap(text) => text.split_once(" < ").map_or(text, |(innermost, _)| innermost),
+            other => other.name(),
         }
     }
 }

@@ -7,9 +7,6 @@
 use std::time::Duration;
 use wasmtime::ResourceLimiter;
 
-/// Bytes × patterns that a call may make the host work, for each byte of the piece and each pattern of the
-/// largest set. A redaction takes three passes: search, the texts of the hits, replace.
-const WORK_FACTOR: u64 = 64;
 /// Work that even a call on an empty piece may ask for.
 const WORK_BASE: u64 = 2 << 20;
 /// Work after which the clock is compared; well under a millisecond.
@@ -52,10 +49,12 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(cpu_limit: Duration, piece_bytes: usize, patterns_max: usize) -> Meter {
-        let passes = WORK_FACTOR * (patterns_max as u64).max(1);
+    /// `work`: bytes × patterns that a call may make the host work, for each byte of the piece and each pattern of the
+    /// largest set.
+    pub(super) fn new(cpu_limit: Duration, work: u32, piece_bytes: usize, patterns_max: usize) -> Meter {
+        let passes = u64::from(work) * (patterns_max as u64).max(1);
         let bytes = piece_bytes as u64;
-        let work_budget = WORK_BASE + passes * bytes;
+        let work_budget = WORK_BASE.saturating_add(passes.saturating_mul(bytes));
         Meter {
             work_budget,
             work_left: work_budget,
@@ -69,10 +68,10 @@ impl Meter {
 
     /// The piece turned out to hold more text than its items: a resource may be larger than its records.
     pub(super) fn holds(&mut self, bytes: u64) {
-        let more = bytes.saturating_sub(self.bytes) * self.passes;
+        let more = bytes.saturating_sub(self.bytes).saturating_mul(self.passes);
         self.bytes = self.bytes.max(bytes);
-        self.work_budget += more;
-        self.work_left += more;
+        self.work_budget = self.work_budget.saturating_add(more);
+        self.work_left = self.work_left.saturating_add(more);
     }
 
     /// Takes this much work from the budget.
@@ -122,7 +121,7 @@ impl Meter {
 }
 
 /// CPU time of this thread.
-pub(super) fn thread_cpu() -> Duration {
+pub fn thread_cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -132,13 +131,18 @@ pub(super) fn thread_cpu() -> Duration {
 pub(super) struct MemoryLimit {
     pub(super) bytes_max: usize,
     /// Of all memories of the instance.
-    bytes: usize,
+    pub(super) bytes: usize,
     pub(super) was_refused: bool,
 }
 
 impl MemoryLimit {
     pub(super) fn new(bytes_max: usize) -> MemoryLimit {
         MemoryLimit { bytes_max, bytes: 0, was_refused: false }
+    }
+
+    /// Of all memories of the instance.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -177,14 +181,14 @@ mod tests {
 
     #[test]
     fn work_beyond_the_budget_stops_the_call() {
-        let mut meter = Meter::new(Duration::from_secs(1), 1000, 3);
+        let mut meter = Meter::new(Duration::from_secs(1), 64, 1000, 3);
         assert_eq!(meter.charge(WORK_BASE + 64 * 3 * 1000), Ok(()));
         assert!(matches!(meter.charge(1), Err(Stop::Work(_))));
     }
 
     #[test]
     fn a_large_resource_around_small_records_is_worth_its_own_size() {
-        let mut meter = Meter::new(Duration::from_secs(1), 1000, 1);
+        let mut meter = Meter::new(Duration::from_secs(1), 64, 1000, 1);
         for _ in 0..2 {
             meter.holds(64 << 20);
         }
@@ -194,7 +198,7 @@ mod tests {
 
     #[test]
     fn host_work_obeys_the_cpu_time_too() {
-        let mut meter = Meter::new(Duration::ZERO, 1 << 30, 1);
+        let mut meter = Meter::new(Duration::ZERO, 64, 1 << 30, 1);
         let stopped = (0..10_000_000).find_map(|_| meter.charge(CLOCK_EVERY).err());
         assert_eq!(stopped, Some(Stop::Time));
     }

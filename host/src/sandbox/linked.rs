@@ -3,7 +3,7 @@
 use super::bindings::{self, PluginIndices, ticking};
 use super::host::State;
 use wasmtime::Store;
-use wasmtime::component::InstancePre;
+use wasmtime::component::{Component, InstancePre};
 
 #[derive(Clone)]
 pub(super) struct Linked {
@@ -24,6 +24,10 @@ impl Linked {
         let plugin = PluginIndices::new(&pre)?;
         let timer = has_timer.then(|| ticking::TimerIndices::new(&pre)).transpose()?;
         Ok(Linked { pre, plugin, timer })
+    }
+
+    pub(super) fn component(&self) -> &Component {
+        self.pre.component()
     }
 
     pub(super) fn has_timer(&self) -> bool {

@@ -4,12 +4,11 @@
 //! reason why a plugin's lines carry its name.
 
 use super::mask::Mask;
+use super::refusals::Refusals;
 use std::sync::Mutex;
 
 /// A longer line is cut.
 pub(super) const LINE_BYTES_MAX: usize = 4096;
-/// What one plugin may write in a second, over all instances.
-const BYTES_PER_SECOND: usize = 64 << 10;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum LogLevel {
@@ -24,6 +23,9 @@ pub(super) enum LogLevel {
 pub(super) struct PluginLog {
     plugin: String,
     mask: Mask,
+    /// What it may write in a second, over all instances.
+    bytes_per_second: usize,
+    refusals: Refusals,
     second: Mutex<Second>,
 }
 
@@ -36,8 +38,8 @@ struct Second {
 }
 
 impl PluginLog {
-    pub(super) fn new(plugin: &str, mask: Mask) -> PluginLog {
-        PluginLog { plugin: plugin.into(), mask, second: Mutex::default() }
+    pub(super) fn new(plugin: &str, mask: Mask, bytes_per_second: usize, refusals: Refusals) -> PluginLog {
+        PluginLog { plugin: plugin.into(), mask, bytes_per_second, refusals, second: Mutex::default() }
     }
 
     /// Writes one line, or counts it as left out; the next second begins with their number.
@@ -53,6 +55,7 @@ impl PluginLog {
             );
         }
         if !is_written {
+            self.refusals.count("log", 1);
             return;
         }
         match level {
@@ -72,7 +75,7 @@ impl PluginLog {
             left_out = second.lines_left_out;
             *second = Second { number, ..Second::default() };
         }
-        let is_written = second.bytes + bytes <= BYTES_PER_SECOND;
+        let is_written = second.bytes + bytes <= self.bytes_per_second;
         match is_written {
             // A line costs more than its bytes.
             true => second.bytes += bytes + 32,
@@ -104,6 +107,7 @@ pub(super) fn printable(text: &str, bytes_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Metrics;
 
     #[test]
     fn guest_text_becomes_one_harmless_line() {
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_and_its_lines_are_counted() {
-        let log = PluginLog::new("loud", Mask::default());
+        let log = PluginLog::new("loud", Mask::default(), 64 << 10, Refusals::new("loud", Metrics::new()));
         let written = (0..1000).filter(|_| log.admit(1000, 5).0).count();
         assert_eq!(written, 63);
         assert_eq!(log.admit(10, 1_000_000_000), (true, 937));

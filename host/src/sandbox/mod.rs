@@ -12,7 +12,9 @@ mod effects;
 mod engine;
 mod error;
 mod hashing;
+mod health;
 mod host;
+mod inspect;
 mod limits;
 mod linked;
 mod logs;
@@ -20,17 +22,26 @@ mod mask;
 mod patterns;
 mod plugin;
 mod pool;
+mod refusals;
 mod rights;
+mod share;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod told;
+mod turn;
+mod usage;
+mod versions;
 
-pub use bisect::{Failed, Ran};
+pub use bisect::{Failed, Quarantined, Ran};
 pub use effects::{Alert, AlertEffect, AlertSeverity, Cell, Effects, Window};
 pub use engine::{Sandbox, SandboxClock};
 pub use error::PluginError;
+pub use inspect::Inspection;
+pub use limits::thread_cpu;
 pub use patterns::Searcher;
 pub use plugin::{Called, Manifest, Plugin};
+pub use turn::{NotRun, Uncallable, Usage, UsageOfTenant};
 
 use crate::telemetry::Secret;
 use plugin::Shared;
@@ -42,7 +53,7 @@ use std::time::Duration;
 const OUTPUT_BYTES_MIN: usize = 1 << 20;
 
 /// One plugin of the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub name: String,
     pub module: Module,
@@ -65,7 +76,7 @@ pub struct Settings {
 
 impl Settings {
     /// For a component that no configuration names.
-    fn unnamed(path: &std::path::Path) -> Settings {
+    pub fn unnamed(path: &std::path::Path) -> Settings {
         Settings {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             module: Module::File(path.into()),
@@ -98,6 +109,8 @@ pub enum OnFailure {
     Drop,
     /// They go on unchanged.
     Pass,
+    /// They go to the dead letters, as they were before the plugin; dropped where none are kept. Never of a guard.
+    Quarantine,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,16 +121,65 @@ pub enum Instance {
     PerTenant,
 }
 
-/// Bounds of one call, and of an instance.
+/// What one plugin may use: in a call, in an instance, in a second. What goes beyond is counted by limit, in
+/// `trommel_process_limit_total`. docs/plugin-authors.md has all of them as a table, with those that have no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// CPU time of a call. Default 100 ms: a piece of 512 records costs a good plugin well under 1 ms, a slow language 50 ms.
     pub time: Duration,
     /// Linear memory of an instance, bytes. Default 64 MiB: CPython fits.
     pub memory: usize,
-    /// Bytes of edits of a call. Default: 4 × the piece, at least 1 MiB.
-    pub output_factor: u32,
+    /// Bytes of edits of a call, for each byte of the piece, and 1 MiB at least. Default 4: masks are longer than what
+    /// they hide, and a record gets a few attributes; the room is charged three times the request.
+    pub output: u32,
+    /// Bytes that a call may hand to one host function, for each byte of the piece, and 1 MiB at least. Default 4: as
+    /// many as edits may have, since edits are what is handed over.
+    pub hostcall: u32,
+    /// Passes of the host over the piece, for each pattern of the largest set. Default 64: a redaction takes three
+    /// (search, the texts of the hits, replace), and a plugin may do so for each kind of place.
+    pub work: u32,
+    /// Bytes of log in a second, over all instances. Default 64 KiB: a page of lines, and no disk is filled by it in a day.
+    pub log: usize,
+    /// Keys that one call may fire alerts for. Default 32: a person reads fewer.
+    pub alerts_per_call: usize,
+    /// Keys that the calls for one tenant may fire alerts for in a second. Default 100: more than people could look at,
+    /// and few enough to be grouped and told.
+    pub alerts_per_second: usize,
+    /// Names that it may count and measure under. Default 256: each is a line of every scrape.
+    pub names: usize,
+    /// Keys of series of one tenant. Default 1,000: a platform's client has tens of services, and a plugin a few keys
+    /// for each.
+    pub series_keys: usize,
+    /// Bytes of keys and values in the store of one tenant. Default 64 KiB: a baseline per service, and one small write.
+    pub store: usize,
+    /// CPU time in a second of wall time, of one tenant's calls where instances are per tenant, else of all: 1 s is one
+    /// core. Over it calls are not started. Default none: who operates the collector chose the plugin. One that is a
+    /// tenant's own has 100 ms unless told otherwise.
+    pub cpu: Option<Duration>,
+    /// When calls are not started any more since too many failed.
+    pub circuit: CircuitSettings,
 }
+
+/// When calls for a tenant are not started any more, since too many failed. `circuit.rs` says which count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CircuitSettings {
+    /// So many of the last calls are looked at, at most 64. Default 20: half a second of a busy tenant, and enough to
+    /// tell a plugin that is broken from one bad request.
+    pub calls: u32,
+    /// So many of them failed. Default half.
+    pub failures: u32,
+    /// After which one call is tried. Default 10 s: at most one such call in so long costs its time limit.
+    pub pause: Duration,
+}
+
+impl Default for CircuitSettings {
+    fn default() -> CircuitSettings {
+        CircuitSettings { calls: 20, failures: 10, pause: Duration::from_secs(10) }
+    }
+}
+
+/// What a tenant's own plugin gets of a core unless told otherwise.
+pub const OWN_CPU: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
@@ -126,14 +188,33 @@ pub struct Grant {
 }
 
 impl Limits {
-    /// Bytes of edits of a call on a piece of so many bytes, and of one host call's arguments.
-    fn output(&self, piece_bytes: usize) -> usize {
-        piece_bytes.saturating_mul(self.output_factor as usize).max(OUTPUT_BYTES_MIN)
+    /// Bytes of edits of a call on a piece of so many bytes.
+    fn output_bytes(&self, piece_bytes: usize) -> usize {
+        piece_bytes.saturating_mul(self.output as usize).max(OUTPUT_BYTES_MIN)
+    }
+
+    /// Bytes of one host call's arguments in a call on a piece of so many bytes.
+    fn hostcall_bytes(&self, piece_bytes: usize) -> usize {
+        piece_bytes.saturating_mul(self.hostcall as usize).max(OUTPUT_BYTES_MIN)
     }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { time: Duration::from_millis(100), memory: 64 << 20, output_factor: 4 }
+        Limits {
+            time: Duration::from_millis(100),
+            memory: 64 << 20,
+            output: 4,
+            hostcall: 4,
+            work: 64,
+            log: 64 << 10,
+            alerts_per_call: 32,
+            alerts_per_second: 100,
+            names: 256,
+            series_keys: 1_000,
+            store: 64 << 10,
+            cpu: None,
+            circuit: CircuitSettings::default(),
+        }
     }
 }

@@ -13,15 +13,19 @@ use super::logs::{PluginLog, printable};
 use super::mask::Mask;
 use super::patterns::{PatternSet, SETS_MAX};
 use super::pool::{Lent, Pool};
+use super::refusals::Refusals;
 use super::rights::Words;
 use super::stores::PluginStore;
+use super::told::Told;
+use super::turn::{Side, Sides};
+use super::usage::{PluginUsage, nanoseconds};
 use super::{Effects, Module, PluginError, Settings};
 use crate::batch::{Call, Piece, Signal, TenantId};
 use crate::telemetry::Metrics;
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use wasmtime::Engine;
@@ -57,6 +61,9 @@ struct Inner {
     shared: Arc<Shared>,
     pool: Pool,
     metrics: Metrics,
+    sides: Sides,
+    usage: Arc<PluginUsage>,
+    told: Told,
     calls_ok: Counter,
     cpu_microseconds: Counter,
     /// Runs begun, to choose those that are timed.
@@ -71,10 +78,15 @@ pub(super) struct Shared {
     pub(super) reads: Words,
     pub(super) writes: Words,
     pub(super) log: PluginLog,
+    pub(super) refusals: Refusals,
     /// For what the plugin says, and for what is said of it.
     pub(super) mask: Mask,
     pub(super) buckets: Buckets,
     pub(super) store: Arc<PluginStore>,
+    /// Where random numbers begin; `None`: somewhere else in each instance.
+    pub(super) seed: Option<u64>,
+    /// The most linear memory that an instance had after a call, bytes.
+    memory_peak: AtomicUsize,
     alert_rate: AlertRate,
     keys: BTreeMap<String, HashKey>,
     /// Pattern sets that an instance compiled: the next one asks for the same.
@@ -97,17 +109,22 @@ impl Plugin {
         engine: Engine,
         linked: Linked,
         shared: Arc<Shared>,
+        usage: Arc<PluginUsage>,
         metrics: &Metrics,
     ) -> Result<Plugin, PluginError> {
         let name = shared.settings.name.clone();
         let labels = |result: &str| vec![("plugin", name.clone()), ("result", result.into())];
         let calls_ok = metrics.process_calls.get_or_create(&labels("ok")).clone();
         let cpu_microseconds = metrics.process_cpu.get_or_create(&vec![("plugin", name.clone())]).clone();
-        let pool = Pool::new(engine, linked, Arc::clone(&shared));
+        let pool = Pool::new(engine, linked, Arc::clone(&shared), Arc::clone(&usage));
+        let sides = Sides::new(&shared.settings, Arc::clone(&usage), metrics);
         let inner = Inner {
             shared,
             pool,
             metrics: metrics.clone(),
+            sides,
+            usage,
+            told: Told::default(),
             calls_ok,
             cpu_microseconds,
             runs: AtomicU32::new(0),
@@ -131,14 +148,21 @@ impl Plugin {
         &self.inner.shared.settings
     }
 
+    /// The most linear memory that an instance of it had after a call, bytes. It never shrinks within an instance.
+    pub fn memory_peak(&self) -> usize {
+        self.inner.shared.memory_peak()
+    }
+
     /// One call with these records of the piece (`None`: all). All or nothing. Takes up to the CPU limit, and as long as
     /// the machine makes it wait: not for an executor's thread.
     pub fn process(&self, piece: Piece, subset: Option<Range<u32>>, now_ns: u64) -> Called {
-        self.process_within(piece, subset, now_ns, self.settings().limits.time)
+        let side = self.side(piece.stream().tenant.as_str());
+        self.process_within(&side, piece, subset, now_ns, self.settings().limits.time)
     }
 
     pub(super) fn process_within(
         &self,
+        side: &Side,
         piece: Piece,
         subset: Option<Range<u32>>,
         now_ns: u64,
@@ -150,12 +174,12 @@ impl Plugin {
             Ok(lent) => self.call(lent, call, bytes, now_ns, cpu_limit),
             Err(error) => Called { piece: call.abort(), result: Err(error), dropped: 0 },
         };
-        self.count(&called.result);
+        self.count(side, &called.result);
         called
     }
 
     fn call(&self, mut lent: Lent, call: Call, bytes: usize, now_ns: u64, cpu_limit: Duration) -> Called {
-        lent.store.set_hostcall_fuel(self.settings().limits.output(bytes));
+        lent.store.set_hostcall_fuel(self.settings().limits.hostcall_bytes(bytes));
         lent.store.set_epoch_deadline(1);
         let (phase, call) = (Phase::Process, Some(call));
         lent.store.data_mut().begin(Begin { phase, call, tenant: None, cpu_limit, bytes, now_ns });
@@ -190,12 +214,15 @@ impl Plugin {
             return Ok(Effects::default());
         }
         let _turn = self.inner.shared.store.turn();
+        let side = self.side(tenant.as_str());
         let start = thread_cpu();
         let ticked = self.inner.pool.lend(tenant.as_str(), now_ns);
         let ticked = ticked.and_then(|lent| self.call_tick(lent, tenant, now_ns, closed));
-        self.count_cpu(thread_cpu().saturating_sub(start));
-        self.count(&ticked);
-        if let Err(error) = &ticked {
+        self.count_cpu(&side, thread_cpu().saturating_sub(start));
+        self.count(&side, &ticked);
+        if let Err(error) = &ticked
+            && self.told().is_due(error.kind(), now_ns).is_some()
+        {
             self.log(&format!("failed on the windows of {tenant}, which are lost: {error}"), now_ns);
         }
         ticked
@@ -210,7 +237,7 @@ impl Plugin {
     ) -> Result<Effects, PluginError> {
         let limits = self.settings().limits;
         let bytes = closed.iter().map(|window| size_of::<Window>() + window.key.len()).sum();
-        lent.store.set_hostcall_fuel(limits.output(bytes));
+        lent.store.set_hostcall_fuel(limits.hostcall_bytes(bytes));
         lent.store.set_epoch_deadline(1);
         let whose = Some(tenant.clone());
         let (phase, cpu_limit) = (Phase::Tick, limits.time);
@@ -234,16 +261,14 @@ impl Plugin {
     /// What of a good call's effects may count; what may not is counted as refused.
     fn within_rates(&self, tenant: &str, mut effects: Effects, left_out: LeftOut, now_ns: u64) -> Effects {
         let too_many = self.inner.shared.alert_rate.admit(tenant, &mut effects.alerts, now_ns);
-        for (what, number) in [("alerts", left_out.alerts + too_many), ("values", left_out.values)] {
-            if number > 0 {
-                let labels = vec![("plugin", self.name().to_owned()), ("what", what.to_owned())];
-                self.inner.metrics.process_refused.get_or_create(&labels).inc_by(number);
-            }
-        }
+        let refusals = &self.inner.shared.refusals;
+        refusals.count("alerts", left_out.alerts + too_many);
+        refusals.count("values", left_out.values);
         effects
     }
 
-    fn count(&self, result: &Result<Effects, PluginError>) {
+    fn count(&self, side: &Side, result: &Result<Effects, PluginError>) {
+        side.count_call(result.as_ref().err());
         match result {
             Ok(_) => self.inner.calls_ok.inc(),
             Err(error) => {
@@ -262,8 +287,33 @@ impl Plugin {
         self.inner.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_TIMED)
     }
 
-    pub(super) fn count_cpu(&self, used: Duration) {
-        self.inner.cpu_microseconds.inc_by(u64::try_from(used.as_micros()).unwrap_or(0));
+    pub(super) fn count_cpu(&self, side: &Side, used: Duration) {
+        side.count_cpu(used);
+        // What is less than a microsecond is not lost.
+        let used = nanoseconds(used);
+        let before = self.inner.usage.cpu_ns.fetch_add(used, Ordering::Relaxed);
+        self.inner.cpu_microseconds.inc_by(before.wrapping_add(used) / 1_000 - before / 1_000);
+    }
+
+    pub(super) fn side(&self, tenant: &str) -> Arc<Side> {
+        self.inner.sides.of(tenant)
+    }
+
+    pub(super) fn sides(&self) -> &Sides {
+        &self.inner.sides
+    }
+
+    pub(super) fn told(&self) -> &Told {
+        &self.inner.told
+    }
+
+    pub(super) fn refusals(&self) -> &Refusals {
+        &self.inner.shared.refusals
+    }
+
+    #[cfg(test)]
+    pub(super) fn idle_memory_bytes(&self) -> usize {
+        self.inner.pool.idle_memory_bytes()
     }
 
     #[cfg(test)]
@@ -274,8 +324,9 @@ impl Plugin {
 
 impl Shared {
     /// For `describe`, before there is a manifest.
-    pub(super) fn unknown(settings: Settings, store: Arc<PluginStore>) -> Arc<Shared> {
-        Arc::new(Shared::new(settings, Manifest::default(), Words::default(), Words::default(), store))
+    pub(super) fn unknown(settings: Settings, store: Arc<PluginStore>, metrics: &Metrics) -> Arc<Shared> {
+        let (reads, writes) = (Words::default(), Words::default());
+        Arc::new(Shared::new(settings, Manifest::default(), reads, writes, store, metrics))
     }
 
     /// Checks the manifest against the operator's grant, against what the component exports, and against what this
@@ -285,7 +336,8 @@ impl Shared {
         manifest: Manifest,
         has_timer: bool,
         store: Arc<PluginStore>,
-    ) -> Result<Arc<Shared>, PluginError> {
+        metrics: &Metrics,
+    ) -> Result<Shared, PluginError> {
         let checked = || {
             let reads = Words::parse(&manifest.reads, false)
                 .map_err(|error| format!("`reads` of its manifest: {error}"))?;
@@ -297,7 +349,7 @@ impl Shared {
             Ok((reads, writes))
         };
         let (reads, writes) = checked().map_err(PluginError::Load)?;
-        Ok(Arc::new(Shared::new(settings, manifest, reads, writes, store)))
+        Ok(Shared::new(settings, manifest, reads, writes, store, metrics))
     }
 
     fn new(
@@ -306,24 +358,41 @@ impl Shared {
         reads: Words,
         writes: Words,
         store: Arc<PluginStore>,
+        metrics: &Metrics,
     ) -> Shared {
         let keys =
             settings.secrets.iter().map(|(name, secret)| (name.clone(), HashKey::new(secret))).collect();
         let mask = Mask::new(&settings.filled);
-        let log = PluginLog::new(&settings.name, mask.clone());
+        let refusals = Refusals::new(&settings.name, metrics.clone());
+        let log = PluginLog::new(&settings.name, mask.clone(), settings.limits.log, refusals.clone());
+        let alert_rate = AlertRate::new(settings.limits.alerts_per_second);
         Shared {
             settings,
             manifest,
             reads,
             writes,
             log,
+            refusals,
             mask,
             buckets: Buckets::default(),
             store,
-            alert_rate: AlertRate::default(),
+            seed: None,
+            memory_peak: AtomicUsize::new(0),
+            alert_rate,
             keys,
             sets: Mutex::default(),
         }
+    }
+
+    /// An instance has so much memory after a call.
+    pub(super) fn note_memory(&self, bytes: usize) {
+        if bytes > self.memory_peak.load(Ordering::Relaxed) {
+            self.memory_peak.fetch_max(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn memory_peak(&self) -> usize {
+        self.memory_peak.load(Ordering::Relaxed)
     }
 
     /// The key of a secret that the operator gave.
@@ -450,7 +519,7 @@ fn signal(described: lifecycle::Signal) -> Signal {
 }
 
 /// For the first `configure`; calls are told the time.
-fn wall_clock_ns() -> u64 {
+pub(super) fn wall_clock_ns() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.ok().and_then(|since| u64::try_from(since.as_nanos()).ok()).unwrap_or(0)
 }

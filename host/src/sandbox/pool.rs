@@ -9,7 +9,8 @@ use super::host::{Begin, Phase, State};
 use super::limits::Stop;
 use super::linked::{Exports, Linked};
 use super::logs::printable;
-use super::plugin::{Manifest, Shared};
+use super::plugin::{Manifest, Shared, wall_clock_ns};
+use super::usage::{HeldMemory, PluginUsage};
 use super::{Instance, PluginError};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,7 @@ pub(super) struct Pool {
     engine: Engine,
     linked: Linked,
     shared: Arc<Shared>,
+    usage: Arc<PluginUsage>,
     idle: Mutex<VecDeque<Lent>>,
 }
 
@@ -40,11 +42,12 @@ pub(super) struct Lent {
     pub(super) exports: Exports,
     tenant: Option<String>,
     calls: u32,
+    memory: HeldMemory,
 }
 
 impl Pool {
-    pub(super) fn new(engine: Engine, linked: Linked, shared: Arc<Shared>) -> Pool {
-        Pool { engine, linked, shared, idle: Mutex::default() }
+    pub(super) fn new(engine: Engine, linked: Linked, shared: Arc<Shared>, usage: Arc<PluginUsage>) -> Pool {
+        Pool { engine, linked, shared, usage, idle: Mutex::default() }
     }
 
     /// What the component says of itself, from an instance that is thrown away.
@@ -53,8 +56,10 @@ impl Pool {
         linked: &Linked,
         shared: Arc<Shared>,
     ) -> Result<Manifest, PluginError> {
-        let mut lent = Lent::instantiate(engine, linked, shared, None)?;
-        lent.begin_setup(Phase::Describe);
+        let now_ns = wall_clock_ns();
+        let nobody = HeldMemory::new(Arc::default());
+        let mut lent = Lent::instantiate(engine, linked, shared, (None, nobody), now_ns)?;
+        lent.begin_setup(Phase::Describe, now_ns);
         let result = lent.exports.plugin.trommel_plugin_lifecycle().call_describe(&mut lent.store);
         let described = lent.ended(result.map(Ok));
         lent.store.data_mut().end();
@@ -80,6 +85,7 @@ impl Pool {
 
     pub(super) fn give_back(&self, mut lent: Lent) {
         lent.calls += 1;
+        lent.memory.grown_to(lent.store.data().memory.bytes());
         if lent.calls >= CALLS_MAX {
             return;
         }
@@ -92,9 +98,13 @@ impl Pool {
     }
 
     fn configured(&self, tenant: Option<String>, now_ns: u64) -> Result<Lent, PluginError> {
-        let mut lent = Lent::instantiate(&self.engine, &self.linked, Arc::clone(&self.shared), tenant)?;
-        lent.begin_setup(Phase::Configure);
-        lent.store.data_mut().now_ns = now_ns;
+        // That of the load is nobody's.
+        let owner = tenant.as_deref().filter(|tenant| !tenant.is_empty());
+        let owner = owner.map_or_else(|| Arc::clone(&self.usage.shared), |tenant| self.usage.tenant(tenant));
+        let memory = HeldMemory::new(owner);
+        let shared = Arc::clone(&self.shared);
+        let mut lent = Lent::instantiate(&self.engine, &self.linked, shared, (tenant, memory), now_ns)?;
+        lent.begin_setup(Phase::Configure, now_ns);
         let config = &self.shared.settings.config;
         let result = lent.exports.plugin.trommel_plugin_lifecycle().call_configure(&mut lent.store, config);
         let configured = lent.ended(result);
@@ -103,6 +113,7 @@ impl Pool {
             PluginError::Guest(text) => PluginError::Load(format!("its settings are refused: {text}")),
             other => PluginError::Load(format!("`configure` failed: {other}")),
         })?;
+        lent.memory.grown_to(lent.store.data().memory.bytes());
         Ok(lent)
     }
 
@@ -112,6 +123,12 @@ impl Pool {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, VecDeque<Lent>> {
         self.idle.lock().expect("no panic while the lock is held")
+    }
+
+    /// Linear memory of the instances that wait.
+    #[cfg(test)]
+    pub(super) fn idle_memory_bytes(&self) -> usize {
+        self.idle().iter().map(|lent| lent.store.data().memory.bytes).sum()
     }
 
     #[cfg(test)]
@@ -125,7 +142,8 @@ impl Lent {
         engine: &Engine,
         linked: &Linked,
         shared: Arc<Shared>,
-        tenant: Option<String>,
+        (tenant, memory): (Option<String>, HeldMemory),
+        now_ns: u64,
     ) -> Result<Lent, PluginError> {
         let mut store = Store::new(engine, State::new(shared));
         store.limiter(|state| &mut state.memory);
@@ -134,25 +152,28 @@ impl Lent {
             state.meter.check_clock().map_err(|stop| state.stopped(stop))?;
             Ok(UpdateDeadline::Continue(1))
         });
-        // A start function runs now.
+        // A start function runs now; that of a language's runtime may look at the clock, and Go's stops at zero.
         store.set_epoch_deadline(1);
-        store.data_mut().begin(Begin::setup(Phase::Describe, CONFIGURE_CPU_MIN, 0));
+        store.data_mut().begin(Begin::setup(Phase::Describe, CONFIGURE_CPU_MIN, 0, now_ns));
         let exports = linked.instantiate(&mut store).map_err(|error| {
             let limit = store.data().memory.bytes_max;
             match store.data().memory.was_refused {
-                true => PluginError::Memory { limit },
+                true => {
+                    store.data().shared.refusals.count("memory", 1);
+                    PluginError::Memory { limit }
+                }
                 false => PluginError::Load(format!("does not start: {:#}", error)),
             }
         })?;
-        Ok(Lent { store, exports, tenant, calls: 0 })
+        Ok(Lent { store, exports, tenant, calls: 0, memory })
     }
 
-    fn begin_setup(&mut self, phase: Phase) {
+    fn begin_setup(&mut self, phase: Phase, now_ns: u64) {
         let state = self.store.data_mut();
         let shared = Arc::clone(&state.shared);
         let cpu_limit = CONFIGURE_CPU_MIN.max(shared.settings.limits.time);
         let bytes = shared.settings.config.len().max(CONFIGURE_OUTPUT_BYTES);
-        state.begin(Begin::setup(phase, cpu_limit, bytes));
+        state.begin(Begin::setup(phase, cpu_limit, bytes, now_ns));
         self.store.set_hostcall_fuel(CONFIGURE_OUTPUT_BYTES);
         self.store.set_epoch_deadline(1);
     }
@@ -164,6 +185,10 @@ impl Lent {
         result: wasmtime::Result<Result<T, String>>,
     ) -> Result<T, (PluginError, bool)> {
         let state = self.store.data_mut();
+        state.shared.note_memory(state.memory.bytes());
+        if state.memory.was_refused {
+            state.shared.refusals.count("memory", 1);
+        }
         let fault = state.fault.take().map(PluginError::Fault);
         match result {
             Ok(Ok(value)) => fault.map_or(Ok(value), |fault| Err((fault, true))),
@@ -181,19 +206,26 @@ impl Lent {
 impl State {
     fn stopped_by(&mut self, error: &wasmtime::Error) -> PluginError {
         let limit_ms = u64::try_from(self.meter.cpu_limit().as_millis()).unwrap_or(u64::MAX);
-        match self.stop.take() {
-            Some(Stop::Time) => return PluginError::Time { limit_ms },
-            Some(Stop::Work(text)) => return PluginError::Work(text),
-            Some(Stop::Output(text)) => return PluginError::Output(text),
-            None => {}
-        }
+        let (limit, stopped) = match self.stop.take() {
+            Some(Stop::Time) => ("time", PluginError::Time { limit_ms }),
+            Some(Stop::Work(text)) => ("work", PluginError::Work(text)),
+            Some(Stop::Output(text)) => ("output", PluginError::Output(text)),
+            None => return self.trapped(error),
+        };
+        self.shared.refusals.count(limit, 1);
+        stopped
+    }
+
+    fn trapped(&self, error: &wasmtime::Error) -> PluginError {
         let cause = error.root_cause().to_string();
         // wasmtime's error for this has no public type.
         if cause.contains("fuel allocated for hostcalls") {
-            return PluginError::Output(format!(
-                "handed more than {} bytes to one host function",
-                self.output_bytes_max
-            ));
+            self.shared.refusals.count("hostcall", 1);
+            let bytes = self.hostcall_bytes_max;
+            return PluginError::Output(format!("handed more than {bytes} bytes to one host function"));
+        }
+        if error.downcast_ref::<wasmtime::Trap>() == Some(&wasmtime::Trap::StackOverflow) {
+            self.shared.refusals.count("stack", 1);
         }
         if self.memory.was_refused {
             return PluginError::Memory { limit: self.memory.bytes_max };

@@ -37,16 +37,26 @@ pub struct Metrics {
     pub process_cpu: Family<Labels, Counter>,
     /// Identity attributes that a plugin changed and we restored, in resources, by `plugin`.
     pub process_restored: Family<Labels, Counter>,
-    /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (not_loaded, failed).
+    /// Records that `on_failure: pass` let by a plugin, by `plugin`, `reason` (failed, not_loaded,
+    /// restarting, circuit_open, over_cpu).
     pub process_passed: Family<Labels, Counter>,
-    /// What plugins asked for beyond their share and did not get, by `plugin`, `what` (alerts, values).
-    pub process_refused: Family<Labels, Counter>,
+    /// Records that a new version of a plugin was shown in a shadow, by `plugin`, `difference` from what the active one
+    /// made of them (same, changed, missing, extra).
+    pub process_shadow: Family<Labels, Counter>,
+    /// Changes of a plugin's version, by `plugin`, `result` (promoted, refused, rolled_back).
+    pub process_swaps: Family<Labels, Counter>,
+    /// What plugins wanted beyond a limit and did not get, by `plugin`, `limit`. Calls that were stopped (time, memory, stack,
+    /// output, hostcall, work) or not started (cpu); what was left out of a good one (log, alerts, names, series_keys,
+    /// values, store, buckets).
+    pub process_limit: Family<Labels, Counter>,
     /// Writes of what plugins keep that failed, by `plugin`; the values go on in memory.
     pub process_unkept: Family<Labels, Counter>,
+    /// Circuits of plugins that are open now, by `plugin`: one for each tenant.
+    pub process_circuits_open: Family<Labels, Gauge>,
+    /// How often one opened, by `plugin`.
+    pub process_circuits_opened: Family<Labels, Counter>,
     /// What plugins count themselves, by `plugin`, `name`.
     pub process_plugin: Family<Labels, Counter>,
-    /// Values of series that had no place of their own and were added to `_other`, by `plugin`.
-    pub process_other_values: Family<Labels, Counter>,
     /// Windows that a plugin did not see, by `plugin`, `reason` (failed, waiting).
     pub process_lost_windows: Family<Labels, Counter>,
     /// What plugins measure themselves: the last value, by `plugin`, `name`.
@@ -131,22 +141,37 @@ impl Metrics {
                 "process_passed_records",
                 "Records that passed a plugin which failed on them or is not loaded",
             ),
-            process_refused: register(
+            process_limit: register(
                 &mut registry,
-                "process_refused",
-                "What plugins asked for beyond their share, by what it was",
+                "process_limit",
+                "What plugins wanted beyond a limit and did not get, by limit",
+            ),
+            process_shadow: register(
+                &mut registry,
+                "process_shadow_records",
+                "Records that a new version of a plugin was shown in a shadow, by how its result differed",
+            ),
+            process_swaps: register(
+                &mut registry,
+                "process_swaps",
+                "Changes of the version of a plugin, by result",
             ),
             process_unkept: register(
                 &mut registry,
                 "process_unkept_writes",
                 "Writes of what plugins keep that failed",
             ),
-            process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
-            process_other_values: register(
+            process_circuits_open: register(
                 &mut registry,
-                "process_other_values",
-                "Values of series that were added to `_other` since there were too many keys",
+                "process_circuit_open",
+                "Circuits of plugins that are open: tenants whose records it is not called for",
             ),
+            process_circuits_opened: register(
+                &mut registry,
+                "process_circuit_openings",
+                "How often the circuit of a plugin opened",
+            ),
+            process_plugin: register(&mut registry, "process_plugin", "What plugins count themselves"),
             process_lost_windows: register(
                 &mut registry,
                 "process_lost_windows",
@@ -223,6 +248,14 @@ impl Metrics {
     /// Adds a collector that writes its own lines at each scrape (the ledger).
     pub fn add_collector(&self, collector: Box<dyn prometheus_client::collector::Collector>) {
         self.registry.lock().expect("no panic while the registry is locked").register_collector(collector);
+    }
+
+    /// Counts what a plugin wanted beyond a limit.
+    pub fn count_limit(&self, plugin: &str, limit: &'static str, number: u64) {
+        if number > 0 {
+            let labels = vec![("plugin", plugin.to_owned()), ("limit", limit.to_owned())];
+            self.process_limit.get_or_create(&labels).inc_by(number);
+        }
     }
 
     /// The OpenMetrics text of everything.

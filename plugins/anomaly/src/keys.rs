@@ -1,7 +1,9 @@
 //! Keys of series and alerts: whatever services are called, a key is short, and no two of them mean the same.
 //!
-//! `total|PROJECT|SERVICE`, `errors|PROJECT|SERVICE`, `new|PROJECT|SERVICE|SIGNATURE|TEMPLATE`. What separates the parts,
-//! here and in the keys of alerts, is escaped inside the names.
+//! `total|PROJECT|SERVICE` counts log records, `errors` those that are errors, `spans` and `failed` the same of traces,
+//! `points` data points. `latency|PROJECT|SERVICE` holds durations, `metric|PROJECT|SERVICE|NAME` the numbers of a metric,
+//! `rate|PROJECT|SERVICE|NAME|SERIES` the totals of one of its series, `new|PROJECT|SERVICE|SIGNATURE|TEMPLATE` errors.
+//! What separates the parts, here and in the keys of alerts, is escaped inside the names.
 
 use crate::signature::hash;
 use std::fmt::Write;
@@ -21,16 +23,46 @@ pub(crate) fn service(who: &str) -> &str {
     who.split_once('|').map_or("", |(_, service)| service)
 }
 
-pub(crate) fn total(who: &str) -> String {
-    format!("total|{who}")
+/// What is counted of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Records,
+    Errors,
+    Spans,
+    Failed,
+    Points,
+    /// Not counted but spread over buckets.
+    Latency,
 }
 
-pub(crate) fn errors(who: &str) -> String {
-    format!("errors|{who}")
+impl Count {
+    const ALL: [(&str, Count); 6] = [
+        ("total", Count::Records),
+        ("errors", Count::Errors),
+        ("spans", Count::Spans),
+        ("failed", Count::Failed),
+        ("points", Count::Points),
+        ("latency", Count::Latency),
+    ];
+
+    pub(crate) fn of(self, who: &str) -> String {
+        let name = Count::ALL.iter().find(|(_, count)| *count == self).map_or("", |(name, _)| name);
+        format!("{name}|{who}")
+    }
 }
 
 pub(crate) fn new(who: &str, signature: u64, template: &str) -> String {
     format!("new|{who}|{signature:016x}|{template}")
+}
+
+/// Of numbers that count as they are. `metric` is a name as keys have it.
+pub(crate) fn numbers(who: &str, metric: &str) -> String {
+    format!("metric|{who}|{metric}")
+}
+
+/// Of totals since some start, of one series of a metric.
+pub(crate) fn totals(who: &str, metric: &str, series: u64) -> String {
+    format!("rate|{who}|{metric}|{series:016x}")
 }
 
 /// Of the store: the signatures that a service is known by.
@@ -38,29 +70,49 @@ pub(crate) fn known(who: &str) -> String {
     format!("known|{who}")
 }
 
+/// Of the store: the series of a metric that are followed, and their last totals.
+pub(crate) fn followed(who: &str, metric: &str) -> String {
+    format!("series|{who}|{metric}")
+}
+
 /// What a key of a series means.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Meaning<'a> {
-    Total(&'a str),
-    Errors(&'a str),
-    New { who: &'a str, signature: u64, template: &'a str },
+    Count(Count),
+    New { signature: u64, template: &'a str },
+    Numbers { metric: &'a str },
+    Totals { metric: &'a str, series: u64 },
 }
 
-/// `None` if it is none of ours.
-pub(crate) fn meaning(key: &str) -> Option<Meaning<'_>> {
+/// Whose it is, and what it means. `None` if it is none of ours.
+pub(crate) fn meaning(key: &str) -> Option<(&str, Meaning<'_>)> {
     let (kind, rest) = key.split_once('|')?;
     let project = rest.find('|')?;
     let end = rest[project + 1..].find('|').map_or(rest.len(), |end| project + 1 + end);
     let (who, rest) = rest.split_at(end);
-    match kind {
-        "total" if rest.is_empty() => Some(Meaning::Total(who)),
-        "errors" if rest.is_empty() => Some(Meaning::Errors(who)),
+    let Some(rest) = rest.strip_prefix('|') else {
+        let (_, count) = Count::ALL.iter().find(|(name, _)| *name == kind)?;
+        return Some((who, Meaning::Count(*count)));
+    };
+    let number = |hexadecimal: &str| u64::from_str_radix(hexadecimal, 16).ok();
+    let meaning = match kind {
         "new" => {
-            let (signature, template) = rest.strip_prefix('|')?.split_once('|')?;
-            Some(Meaning::New { who, signature: u64::from_str_radix(signature, 16).ok()?, template })
+            let (signature, template) = rest.split_once('|')?;
+            Meaning::New { signature: number(signature)?, template }
         }
-        _ => None,
-    }
+        "metric" => Meaning::Numbers { metric: rest },
+        "rate" => {
+            let (metric, series) = rest.split_once('|')?;
+            Meaning::Totals { metric, series: number(series)? }
+        }
+        _ => return None,
+    };
+    Some((who, meaning))
+}
+
+/// One name for people.
+pub(crate) fn name_shown(name: &str) -> String {
+    unescaped(name)
 }
 
 /// Names of project and service for people.
@@ -139,11 +191,17 @@ mod tests {
         ] {
             let who = who(project, service);
             assert_eq!(shown(&who), (project.to_owned(), service.to_owned()));
-            assert_eq!(meaning(&total(&who)), Some(Meaning::Total(&who)));
-            assert_eq!(meaning(&errors(&who)), Some(Meaning::Errors(&who)));
+            for (_, count) in Count::ALL {
+                assert_eq!(meaning(&count.of(&who)), Some((who.as_str(), Meaning::Count(count))));
+            }
             let template = "a | b||c";
-            let expected = Meaning::New { who: &who, signature: 7, template };
-            assert_eq!(meaning(&new(&who, 7, template)), Some(expected));
+            let expected = Meaning::New { signature: 7, template };
+            assert_eq!(meaning(&new(&who, 7, template)), Some((who.as_str(), expected)));
+            let metric = &escaped(service);
+            let expected = Meaning::Numbers { metric };
+            assert_eq!(meaning(&numbers(&who, metric)), Some((who.as_str(), expected)));
+            let expected = Meaning::Totals { metric, series: u64::MAX };
+            assert_eq!(meaning(&totals(&who, metric, u64::MAX)), Some((who.as_str(), expected)));
         }
     }
 
@@ -168,6 +226,8 @@ mod tests {
             assert!(name.starts_with(shown.strip_suffix('…').unwrap()), "{shown}");
             let key = new(&who(&name, &name), u64::MAX, &"t".repeat(crate::signature::TEMPLATE_BYTES_MAX));
             assert!(key.len() <= 256, "{}", key.len());
+            let key = totals(&who(&name, &name), &cut, u64::MAX);
+            assert!(key.len() <= 256, "{}", key.len());
         }
         assert_eq!(escaped(&"x".repeat(48)), "x".repeat(48));
     }
@@ -182,6 +242,9 @@ mod tests {
             "new|a|b",
             "new|a|b|zz|t",
             "new|a|b|00",
+            "rate|a|b|c",
+            "rate|a|b|c|zz",
+            "metric|a",
             "x|a|b",
             "",
         ] {

@@ -1,23 +1,26 @@
 //! The errors that a service is known by, as `process` reads them from the store: what is in here is not news.
 
-/// One for all services of a tenant: 32 KiB of its share of the store.
-const SIGNATURES_MAX: usize = 4_096;
+/// One for all services of a tenant: 12 KiB of its share of the store.
+const SIGNATURES_MAX: usize = 3_072;
 /// Of one service, if there are few, and if there are many.
 const OF_SERVICE_MAX: usize = 128;
 const OF_SERVICE_MIN: usize = 16;
+/// What each takes in the store.
+pub(crate) const SIGNATURE_BYTES: usize = size_of::<u32>();
 
-/// In the order in which they came; the oldest make room.
+/// In the order in which they came; the oldest make room. Half of a hash is kept: of 128 that a service is known by, one
+/// looks like a new one once in 30 million.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     /// The messages of the service never repeat: they are not looked at.
     pub(crate) is_unsteady: bool,
-    signatures: Vec<u64>,
+    signatures: Vec<u32>,
 }
 
 impl Known {
     pub(crate) fn decode(bytes: &[u8]) -> Known {
         let Some((flag, signatures)) = bytes.split_first() else { return Known::default() };
-        let signatures = signatures.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+        let signatures = signatures.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
         Known { is_unsteady: *flag != 0, signatures }
     }
 
@@ -27,7 +30,7 @@ impl Known {
     }
 
     pub(crate) fn has(&self, signature: u64) -> bool {
-        self.signatures.contains(&signature)
+        self.signatures.contains(&half(signature))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -36,10 +39,15 @@ impl Known {
 
     /// Adds them; `services` share the room.
     pub(crate) fn add(&mut self, signatures: Vec<u64>, services: usize) {
-        self.signatures.extend(signatures);
+        self.signatures.extend(signatures.into_iter().map(half));
         let most = (SIGNATURES_MAX / services.max(1)).clamp(OF_SERVICE_MIN, OF_SERVICE_MAX);
         self.signatures.drain(..self.signatures.len().saturating_sub(most));
     }
+}
+
+/// The lower half.
+fn half(signature: u64) -> u32 {
+    signature as u32
 }
 
 #[cfg(test)]
@@ -51,7 +59,7 @@ mod tests {
         for known in [
             Known::default(),
             Known { is_unsteady: true, signatures: vec![] },
-            Known { is_unsteady: false, signatures: vec![1, u64::MAX, 0] },
+            Known { is_unsteady: false, signatures: vec![1, u32::MAX, 0] },
         ] {
             assert_eq!(Known::decode(&known.encode()), known);
         }

@@ -1,47 +1,63 @@
-//! What the errors of a batch say.
+//! What the errors of a batch say: log records that are errors, or the exceptions among the events of spans.
 
+use crate::frame;
 use crate::signature::Signature;
 use trommel_sdk::{Level, Packed, Places, TextColumn, batch};
 
-/// Read for all records at once: a call of the host costs as much as a few records.
+/// Read for all rows at once: a call of the host costs as much as a few records.
+#[derive(Default)]
 pub(crate) struct Messages {
+    /// Log records only.
     bodies: Packed,
     /// Of each body text, its record; ascending.
     rows: Vec<u32>,
     types: TextColumn,
     /// Instead of bodies, where these are missing.
     messages: TextColumn,
+    stacks: TextColumn,
 }
 
 impl Messages {
-    pub(crate) fn read(errors: impl Iterator<Item = u32>) -> Messages {
+    /// Of these log records.
+    pub(crate) fn of_records(errors: &[u32]) -> Messages {
         let rows = batch::text_rows(Places::BODY);
-        let has_bodies = errors.into_iter().all(|row| rows.binary_search(&row).is_ok());
-        Messages {
-            bodies: batch::packed_texts(Places::BODY),
-            rows,
-            types: batch::text_attribute(Level::Item, "exception.type"),
-            messages: match has_bodies {
-                true => TextColumn::default(),
-                false => batch::text_attribute(Level::Item, "exception.message"),
-            },
-        }
+        let has_bodies = errors.iter().all(|row| rows.binary_search(row).is_ok());
+        let bodies = batch::packed_texts(Places::BODY);
+        Messages { bodies, rows, ..Messages::exceptions(Level::Item, errors, !has_bodies) }
+    }
+
+    /// Of these events.
+    pub(crate) fn of_events(events: &[u32]) -> Messages {
+        Messages::exceptions(Level::Event, events, true)
+    }
+
+    fn exceptions(at: Level, rows: &[u32], has_messages: bool) -> Messages {
+        let read = |key: &str, is_needed: bool| match is_needed {
+            true => batch::text_attribute(at, key),
+            false => TextColumn::default(),
+        };
+        let types = read("exception.type", true);
+        // Stacks are long: they are read only where there are any to expect.
+        let has_types = rows.iter().any(|row| value(&types, *row).is_some());
+        let messages = read("exception.message", has_messages);
+        Messages { types, messages, stacks: read("exception.stacktrace", has_types), ..Messages::default() }
     }
 
     pub(crate) fn hash(&self, row: u32) -> u64 {
-        let (exception, message) = self.said(row);
-        Signature::hash_of(exception, message)
+        let (exception, message, frame) = self.said(row);
+        Signature::hash_of(exception, message, &frame)
     }
 
     pub(crate) fn signature(&self, row: u32) -> Signature {
-        let (exception, message) = self.said(row);
-        Signature::of(exception, message)
+        let (exception, message, frame) = self.said(row);
+        Signature::of(exception, message, &frame)
     }
 
-    fn said(&self, row: u32) -> (&str, &[u8]) {
+    fn said(&self, row: u32) -> (&str, &[u8], String) {
         let exception = value(&self.types, row).unwrap_or_default();
         let message = self.body(row).or_else(|| value(&self.messages, row).map(str::as_bytes));
-        (exception, message.unwrap_or_default())
+        let frame = value(&self.stacks, row).map(frame::top).unwrap_or_default();
+        (exception, message.unwrap_or_default(), frame)
     }
 
     /// The first text in the body: all of it, mostly.
@@ -70,6 +86,7 @@ mod tests {
             rows: vec![1, 4, 4],
             types: [(4, "E"), (5, "F")].into_iter().collect(),
             messages: [(4, "unused"), (5, "disk 5 full"), (6, "alone")].into_iter().collect(),
+            stacks: [(4, "E\n  at shop.Order.pay(Order.java:7)")].into_iter().collect(),
         };
         let said: Vec<String> = (0..8).map(|row| messages.signature(row).template).collect();
         assert_eq!(
@@ -79,7 +96,7 @@ mod tests {
                 "one <n>",
                 "(no message)",
                 "(no message)",
-                "E: two",
+                "E: two at shop.Order.pay",
                 "F: disk <n> full",
                 "alone",
                 "(no message)"

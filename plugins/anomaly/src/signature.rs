@@ -1,4 +1,5 @@
-//! What makes two errors the same: the first line of the message without what varies in it.
+//! What makes two errors the same: the first line of the message without what varies in it, the type of the exception and
+//! where it was thrown.
 
 /// Of the line that is looked at; what differs later does not make another error.
 const LINE_BYTES_MAX: usize = 160;
@@ -17,21 +18,21 @@ pub(crate) struct Signature {
 }
 
 impl Signature {
-    /// Of a message, and the type of the exception if there is one. `message` may be bytes cut anywhere.
-    pub(crate) fn of(exception: &str, message: &[u8]) -> Signature {
+    /// Of a message, and the type of the exception and its frame if there are any. `message` may be bytes cut anywhere.
+    pub(crate) fn of(exception: &str, message: &[u8], frame: &str) -> Signature {
         let mut template = String::with_capacity(TEMPLATE_BYTES_MAX);
-        mask(exception, message, &mut |piece| template.push_str(&String::from_utf8_lossy(piece)));
+        mask(exception, message, frame, &mut |piece| template.push_str(&String::from_utf8_lossy(piece)));
         if template.len() > TEMPLATE_BYTES_MAX {
             template.truncate(template.floor_char_boundary(TEMPLATE_BYTES_MAX - '…'.len_utf8()));
             template.push('…');
         }
-        Signature { hash: Signature::hash_of(exception, message), template }
+        Signature { hash: Signature::hash_of(exception, message, frame), template }
     }
 
     /// Its hash alone, which costs less: of all of the template, before that is cut.
-    pub(crate) fn hash_of(exception: &str, message: &[u8]) -> u64 {
+    pub(crate) fn hash_of(exception: &str, message: &[u8], frame: &str) -> u64 {
         let mut hash = Hash::default();
-        mask(exception, message, &mut |piece| hash.add(piece));
+        mask(exception, message, frame, &mut |piece| hash.add(piece));
         hash.end()
     }
 }
@@ -65,7 +66,7 @@ pub(crate) fn hash(bytes: &[u8]) -> u64 {
 }
 
 /// The template, in pieces.
-fn mask(exception: &str, message: &[u8], put: &mut impl FnMut(&[u8])) {
+fn mask(exception: &str, message: &[u8], frame: &str, put: &mut impl FnMut(&[u8])) {
     let (exception, message) = (first_line(exception.as_bytes()), first_line(message));
     match (exception.is_empty(), message.is_empty()) {
         (true, true) => put(b"(no message)"),
@@ -76,6 +77,11 @@ fn mask(exception: &str, message: &[u8], put: &mut impl FnMut(&[u8])) {
             put(b": ");
             mask_line(message, put);
         }
+    }
+    // Last, because people look for the message first. It has nothing that varies.
+    if !frame.is_empty() {
+        put(b" at ");
+        put(frame.as_bytes());
     }
 }
 
@@ -184,7 +190,7 @@ mod tests {
     use super::*;
 
     fn template(message: &str) -> String {
-        Signature::of("", message.as_bytes()).template
+        Signature::of("", message.as_bytes(), "").template
     }
 
     #[test]
@@ -214,14 +220,19 @@ mod tests {
 
     #[test]
     fn the_type_of_an_exception_stands_before_the_message() {
-        let of = |exception: &str, message: &str| Signature::of(exception, message.as_bytes()).template;
-        assert_eq!(of("java.io.IOException", "disk 7 full"), "java.io.IOException: disk <n> full");
-        assert_eq!(of("ValueError", ""), "ValueError");
+        let of = |exception: &str, message: &str, frame: &str| {
+            Signature::of(exception, message.as_bytes(), frame).template
+        };
+        assert_eq!(of("java.io.IOException", "disk 7 full", ""), "java.io.IOException: disk <n> full");
+        assert_eq!(of("ValueError", "", ""), "ValueError");
+        assert_eq!(of("ValueError", "x 1", "shop.pay"), "ValueError: x <n> at shop.pay");
+        let hash = |frame: &str| Signature::hash_of("E", b"m", frame);
+        assert!(hash("a") != hash("b") && hash("a") != hash(""), "thrown elsewhere, it is another error");
     }
 
     #[test]
     fn only_templates_that_differ_are_different_errors() {
-        let hash = |message: &str| Signature::of("", message.as_bytes()).hash;
+        let hash = |message: &str| Signature::of("", message.as_bytes(), "").hash;
         assert_eq!(hash("order 1 failed"), hash("order 22 failed\nat line 7"));
         assert_ne!(hash("order 1 failed"), hash("order 1 refused"));
         let long = "word ".repeat(31);
@@ -238,12 +249,12 @@ mod tests {
             ["words ".repeat(1000), "ü".repeat(1000), "'".repeat(1000), "1 ".repeat(1000), "(".repeat(999)]
         {
             for cut in 150..170 {
-                let signature = Signature::of("", &message.as_bytes()[..cut]);
+                let signature = Signature::of("", &message.as_bytes()[..cut], "frame");
                 assert!(signature.template.len() <= TEMPLATE_BYTES_MAX, "{}", signature.template);
                 assert!(!signature.template.contains('\u{fffd}'), "{}", signature.template);
             }
         }
-        let signature = Signature::of("\u{0}|\n", b"\xff\x00\x1b[2J");
+        let signature = Signature::of("\u{0}|\n", b"\xff\x00\x1b[2J", "");
         assert!(!signature.template.chars().any(char::is_control), "{:?}", signature.template);
     }
 }

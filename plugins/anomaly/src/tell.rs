@@ -1,7 +1,11 @@
 //! The texts of alerts: figures in `text`, and in `title` no more than which rule found what service.
 
+use crate::errors::Failing;
 use crate::keys;
-use crate::service::{Failing, New, Silent};
+use crate::news::New;
+use crate::presence::Presence;
+use crate::service::{SIGNALS, Telling};
+use crate::watch::Open;
 use trommel_sdk::alerts::{Alert, Severity};
 
 /// What is told to the collector.
@@ -15,6 +19,8 @@ pub(crate) enum Raised {
 pub(crate) const FAILING: &str = "error-rate";
 pub(crate) const NEW: &str = "new-error";
 pub(crate) const SILENT: &str = "silence";
+pub(crate) const SLOW: &str = "latency";
+pub(crate) const METRIC: &str = "metric";
 
 /// The key of what a rule found about a service.
 pub(crate) fn key(rule: &str, who: &str) -> String {
@@ -25,10 +31,24 @@ pub(crate) fn key_of_new(who: &str, new: &New) -> String {
     format!("{}:{:016x}", key(NEW, who), new.signature)
 }
 
-pub(crate) fn failing(who: &str, failing: &Failing) -> Alert {
+/// Of logs, number 0, or spans: each has its own count.
+pub(crate) fn key_of_failing(who: &str, signal: usize) -> String {
+    let of_spans = if signal == 0 { "" } else { ":spans" };
+    key(FAILING, who) + of_spans
+}
+
+pub(crate) fn key_of_metric(who: &str, name: &str) -> String {
+    format!("{}:{name}", key(METRIC, who))
+}
+
+pub(crate) fn failing(who: &str, signal: usize, failing: &Failing) -> Alert {
     let (errors, records) = failing.worst;
+    let (many, among, headline) = match signal {
+        0 => ("errors", "records were errors", "error rate"),
+        _ => ("failed spans", "spans failed", "failed spans"),
+    };
     let mut text = format!(
-        "{} errors since {}. In the worst 10 s {} of {} records were errors ({}); usual are {}.",
+        "{} {many} since {}. In the worst 10 s {} of {} {among} ({}); usual are {}.",
         number(failing.errors),
         time(failing.since_ns),
         number(errors),
@@ -40,7 +60,8 @@ pub(crate) fn failing(who: &str, failing: &Failing) -> Alert {
         text.push_str("\nnew: ");
         text.push_str(template);
     }
-    alert(FAILING, "error rate", Severity::Critical, who, key(FAILING, who), text, failing.telling.owed)
+    let key = key_of_failing(who, signal);
+    alert(FAILING, headline, Severity::Critical, who, key, text, failing.telling.owed)
 }
 
 pub(crate) fn new(who: &str, new: &New) -> Alert {
@@ -49,9 +70,45 @@ pub(crate) fn new(who: &str, new: &New) -> Alert {
     alert(NEW, "new error", Severity::Warning, who, key_of_new(who, new), text, new.telling.owed)
 }
 
-pub(crate) fn silent(who: &str, silent: &Silent) -> Alert {
-    let text = format!("no log records since {}; before, it spoke all the time.", time(silent.since_ns));
-    alert(SILENT, "silence", Severity::Warning, who, key(SILENT, who), text, silent.telling.owed)
+/// `presence` as `SIGNALS` numbers it.
+pub(crate) fn silent(who: &str, presence: &[Presence; 3], telling: &Telling) -> Alert {
+    let silent = SIGNALS.iter().zip(presence).filter(|(_, presence)| presence.is_silent);
+    let since = |((_, brings), presence): (&(&str, &str), &Presence)| {
+        format!("no {brings} since {}", time(presence.seen_ns))
+    };
+    let text = silent.map(since).collect::<Vec<_>>().join(", ") + "; before, it spoke all the time.";
+    alert(SILENT, "silence", Severity::Warning, who, key(SILENT, who), text, telling.owed)
+}
+
+/// What is usual and what is now are medians and 95th percentiles in milliseconds.
+pub(crate) fn slow(who: &str, slow: &Open) -> Alert {
+    let ((median, tail), (usual_median, usual_tail)) = (slow.latest, slow.usual);
+    let text = format!(
+        "slower since {}: half of the requests take up to {} (usual are {}), 95 % up to {} (usual are {}).",
+        time(slow.since_ns),
+        duration(median),
+        duration(usual_median),
+        duration(tail),
+        duration(usual_tail),
+    );
+    alert(SLOW, "latency", Severity::Warning, who, key(SLOW, who), text, slow.telling.owed)
+}
+
+/// What is usual stands beside how far it strays.
+pub(crate) fn metric(who: &str, name: &str, open: &Open) -> Alert {
+    let (shown, (usual, spread)) = (keys::name_shown(name), open.usual);
+    let text = format!(
+        "{shown} is {} since {}; usual are {}, give or take {}.",
+        figure(open.latest.0),
+        time(open.since_ns),
+        figure(usual),
+        figure(spread),
+    );
+    let headline = format!("metric {shown}");
+    let key = key_of_metric(who, name);
+    let mut alert = alert(METRIC, &headline, Severity::Warning, who, key, text, open.telling.owed);
+    alert.labels.push(("metric".to_owned(), shown));
+    alert
 }
 
 fn alert(
@@ -73,6 +130,32 @@ fn alert(
         text,
         count: u32::try_from(count).unwrap_or(u32::MAX),
         labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    }
+}
+
+/// Of milliseconds.
+fn duration(ms: f32) -> String {
+    match ms {
+        _ if ms >= 9_950.0 => format!("{:.0} s", ms / 1e3),
+        _ if ms >= 995.0 => format!("{:.1} s", ms / 1e3),
+        _ if ms >= 9.95 => format!("{ms:.0} ms"),
+        _ => format!("{ms:.1} ms"),
+    }
+}
+
+/// Three digits that count.
+fn figure(value: f32) -> String {
+    let size = value.abs();
+    match size {
+        _ if size >= 1e7 || (size > 0.0 && size < 1e-3) => format!("{value:.2e}"),
+        _ if size >= 100.0 => {
+            let sign = if value < 0.0 { "-" } else { "" };
+            format!("{sign}{}", number(size.round() as u64))
+        }
+        _ if size >= 10.0 => format!("{value:.1}"),
+        _ if size >= 1.0 => format!("{value:.2}"),
+        _ if size > 0.0 => format!("{value:.3}"),
+        _ => "0".into(),
     }
 }
 
@@ -115,6 +198,11 @@ mod tests {
         cases.iter().for_each(|(value, text)| assert_eq!(number(*value), *text));
         let cases = [(1.0, "100 %"), (0.0996, "10 %"), (0.0123, "1.2 %"), (0.0004, "0.04 %"), (0.0, "none")];
         cases.iter().for_each(|(share, text)| assert_eq!(percent(*share), *text));
+        let cases = [(0.31, "0.3 ms"), (42.4, "42 ms"), (1_234.0, "1.2 s"), (12_345.0, "12 s")];
+        cases.iter().for_each(|(ms, text)| assert_eq!(duration(*ms), *text));
+        let cases = [(0.0, "0"), (0.0123, "0.012"), (7.0, "7.00"), (-42.42, "-42.4"), (-1_234.0, "-1,234")];
+        cases.iter().for_each(|(value, text)| assert_eq!(figure(*value), *text));
+        assert_eq!((figure(1e9).as_str(), figure(1e-5).as_str()), ("1.00e9", "1.00e-5"));
         assert_eq!(time(1_700_000_000_000_000_000), "22:13:20 UTC");
     }
 

@@ -4,6 +4,7 @@
 //! and says so; it is never skipped.
 
 mod jaeger;
+mod languages;
 mod mongo;
 mod prometheus;
 mod sdks;

@@ -261,6 +261,12 @@ impl Piece {
         self.inner.rows.items.len() as u32
     }
 
+    /// The item rows it was opened with that are left, in order. `None` once a plugin wrote it anew: then nobody knows
+    /// which record became which.
+    pub fn survivors(&self) -> Option<&[u32]> {
+        (!self.inner.is_rewritten).then_some(&self.inner.view.items.rows)
+    }
+
     /// Whether a plugin used `splice`.
     pub(super) fn is_rewritten(&self) -> bool {
         self.inner.is_rewritten

@@ -1,5 +1,6 @@
 //! The console as its clients see it, over a store in a folder of its own.
 
+mod plugins;
 mod reading;
 mod rights;
 
@@ -10,7 +11,7 @@ use crate::telemetry::Secret;
 use crate::tenants::{Credential, Names, Proof, Rights, Ticket, Who, sign};
 use axum::body::to_bytes;
 use axum::http::{HeaderMap, Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
@@ -89,12 +90,25 @@ async fn world(shape: Shape) -> World {
         metrics,
         ledger: Arc::new(|| json!([{ "tenant": "acme", "unaccounted": 0 }])),
         plugins: Arc::new(|| json!([{ "name": "redact", "state": "active" }])),
+        swap: Arc::new(|PluginWish { name, act }| {
+            let end = match act {
+                _ if name == "none" => PluginEnd::Unknown,
+                _ if name != "redact" => PluginEnd::Refused("loading: it is broken".into()),
+                PluginAct::Swap { is_forced: false } => PluginEnd::Done("promoted"),
+                PluginAct::Swap { is_forced: true } => PluginEnd::OnTrial,
+                PluginAct::End => PluginEnd::Done("ended"),
+            };
+            Box::pin(async move { PluginAnswer { end, plugin: json!({ "name": name }) } })
+        }),
+        usage: Arc::new(|| json!([{ "plugin": "redact", "tenants": [] }])),
         alerts: Arc::new(|| json!([{ "tenant": "acme", "title": "it burns" }])),
         letters: None,
+        recordings: None,
         not_ready: {
             let list = not_ready.clone();
             Arc::new(move || list.lock().unwrap().clone())
         },
+        open_guards: Arc::new(Vec::new),
         stop: stop.clone(),
     };
     let settings = Settings {

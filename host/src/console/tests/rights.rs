@@ -24,10 +24,12 @@ async fn every_route_asks_for_its_right() {
         "/readyz",
         "/metrics",
         "/v1/plugins",
+        "/v1/plugins/usage",
         "/v1/ledger",
         "/v1/alerts",
         "/v1/dead-letters",
         "/v1/dead-letters/1-52",
+        "/v1/record",
         "/v1/streams",
         "/v1/tenants/acme/projects/shop/logs",
         "/v1/tenants/acme/projects/blog/logs",
@@ -50,10 +52,12 @@ async fn every_route_asks_for_its_right() {
         /readyz 200 200 200 200 200 200 200 200
         /metrics 401 401 403 403 403 403 403 200
         /v1/plugins 401 401 403 403 403 403 403 200
+        /v1/plugins/usage 401 401 403 403 403 403 403 200
         /v1/ledger 401 401 403 403 403 403 403 200
         /v1/alerts 401 401 403 403 403 403 403 200
         /v1/dead-letters 401 401 403 403 403 403 403 501
         /v1/dead-letters/1-52 401 401 403 403 403 403 403 501
+        /v1/record 401 401 403 403 403 403 403 501
         /v1/streams 401 401 200 200 403 403 200 403
         /v1/tenants/acme/projects/shop/logs 401 401 200 200 404 404 200 404
         /v1/tenants/acme/projects/blog/logs 401 401 200 404 404 404 200 404
@@ -361,14 +365,17 @@ async fn wrong_methods_and_paths_say_what_is_right() {
 async fn readiness_lists_what_is_missing() {
     let world = world(Shape::default()).await;
     let (status, _, body) = world.ask("GET /readyz").await;
-    assert_eq!((status.as_u16(), body.as_str()), (200, r#"{"not_ready":[],"ready":true}"#));
+    assert_eq!((status.as_u16(), body.as_str()), (200, r#"{"not_ready":[],"open_guards":[],"ready":true}"#));
     world.not_ready.lock().unwrap().push("plugin `redact` is not loaded".into());
     let (status, _, body) = world.ask("GET /readyz").await;
     assert_eq!(status, 503);
-    assert_eq!(body, r#"{"not_ready":["plugin `redact` is not loaded"],"ready":false}"#);
+    assert_eq!(body, r#"{"not_ready":["plugin `redact` is not loaded"],"open_guards":[],"ready":false}"#);
     world.not_ready.lock().unwrap().clear();
     world.stop.cancel();
-    assert_eq!(world.ask("GET /readyz").await.2, r#"{"not_ready":["stopping"],"ready":false}"#);
+    assert_eq!(
+        world.ask("GET /readyz").await.2,
+        r#"{"not_ready":["stopping"],"open_guards":[],"ready":false}"#
+    );
     assert_eq!(world.ask("GET /healthz").await.0, 200);
 }
 

@@ -341,6 +341,11 @@ impl DeadLetters {
         }
     }
 
+    /// By the clock of the letters.
+    pub fn now_ms(&self) -> u64 {
+        (self.clock)()
+    }
+
     /// Letters that are there.
     pub fn live(&self) -> Amount {
         self.state().index.live()

@@ -113,6 +113,13 @@ impl DeadLetters {
         answered.await.unwrap_or(Err(NotKept::Failed))
     }
 
+    /// As [`DeadLetters::finish`], for whoever cannot wait. Where there is no runtime any more they stay.
+    pub fn finish_unseen(self: &Arc<DeadLetters>, ids: Vec<LetterId>) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            self.ask(Asked::Finish { ids, answer: None });
+        }
+    }
+
     /// Letters that are too old go, and a full disk is looked at again. To be called once a minute.
     pub async fn upkeep(self: &Arc<DeadLetters>) {
         let (answer, answered) = oneshot::channel();

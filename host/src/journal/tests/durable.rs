@@ -229,6 +229,34 @@ async fn a_full_disk_refuses_goes_on_delivering_and_recovers() {
 }
 
 #[tokio::test]
+async fn what_takes_effect_with_a_frame_does_not_where_the_disk_has_no_room() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let disk = Faulty::new(1);
+    let world = open(&disk, LIMITS, &["a"], 1_000);
+    world.commit(vec![part("t", 1, 1_000, &[FIRST])]).await.unwrap();
+    disk.set_capacity(disk.used_bytes() + 3_000);
+    let applied = std::sync::Arc::new(AtomicU64::new(0));
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..10 {
+        let count = applied.clone();
+        let after: crate::journal::After = Box::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let parts = vec![part("t", 1, 1_000, &[FIRST])];
+        let frame = crate::journal::Frame { parts, after: Some(after), ..Default::default() };
+        match world.journal.commit(frame).await {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                assert_eq!(error, CommitRefused::Full);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused >= 7, "{refused}");
+    assert_eq!(applied.load(Ordering::Relaxed), taken);
+}
+
+#[tokio::test]
 async fn a_segment_that_filled_the_disk_is_removed_once_it_was_delivered() {
     let disk = Faulty::new(1);
     let files = disk::Settings { segment_bytes: 1 << 30, ..FILES };

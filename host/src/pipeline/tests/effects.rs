@@ -14,14 +14,14 @@ fn timer(name: &str, process: &str, tick: &str) -> Slot {
 }
 
 /// Begins with a window; the clock stands still until it is told.
-struct Timed {
-    world: World,
+pub(super) struct Timed {
+    pub(super) world: World,
     now_ms: Arc<AtomicU64>,
 }
 
 const BEGIN_MS: u64 = 1_700_000_000_000;
 
-fn timed(slots: &[Slot], workers: usize) -> Timed {
+pub(super) fn timed(slots: &[Slot], workers: usize) -> Timed {
     let now_ms = Arc::new(AtomicU64::new(BEGIN_MS));
     let clock: journal::Clock = {
         let now_ms = now_ms.clone();
@@ -33,16 +33,16 @@ fn timed(slots: &[Slot], workers: usize) -> Timed {
 }
 
 impl Timed {
-    fn pass(&self, seconds: u64) {
+    pub(super) fn pass(&self, seconds: u64) {
         self.now_ms.fetch_add(seconds * 1_000, Ordering::Relaxed);
     }
 
-    async fn send(&self, tenant: &str, bodies: &[&str]) -> Result<Receipt, Refusal> {
+    pub(super) async fn send(&self, tenant: &str, bodies: &[&str]) -> Result<Receipt, Refusal> {
         self.world.submit("agent", request(&[(&format!("tenant.id={tenant}"), bodies)])).await
     }
 
     /// Closed windows that no plugin was given: `key@start: count, sum`, seconds from the beginning.
-    fn windows(&self, plugin: &str, tenant: &str) -> Vec<String> {
+    pub(super) fn windows(&self, plugin: &str, tenant: &str) -> Vec<String> {
         let now_ms = self.now_ms.load(Ordering::Relaxed);
         let series = &self.world.pipeline.shared.consequences.series;
         let show = |window: &Window| {
@@ -63,7 +63,7 @@ impl Timed {
     }
 
     /// `tenant plugin key: count` of each incident, sorted.
-    fn incidents(&self) -> Vec<String> {
+    pub(super) fn incidents(&self) -> Vec<String> {
         let shown = self.world.alerts.shown();
         let show = |incident: &Json| {
             let text = |key: &str| incident[key].as_str().unwrap_or_default().to_owned();
@@ -190,6 +190,32 @@ async fn a_call_that_is_made_again_in_halves_counts_once() {
 }
 
 #[tokio::test]
+async fn one_poisonous_record_among_512_leaves_everything_else_as_it_is_without_it() {
+    let mut left = Vec::new();
+    for poison in [None, Some(0), Some(300), Some(511)] {
+        let timed = timed(&[timer("p", "records-then-trap", "")], 2);
+        let mut bodies: Vec<String> = (0..511).map(|number| format!("line {number}")).collect();
+        if let Some(at) = poison {
+            bodies.insert(at, "poison".into());
+        }
+        let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+        timed.send("t", &bodies).await.unwrap();
+        timed.pass(10);
+        let gauge = r#"trommel_process_plugin_gauge{plugin="p",name="seen"} 7.0"#;
+        left.push((
+            timed.counted("p", "records"),
+            timed.world.metrics.text().contains(gauge),
+            timed.windows("p", "t"),
+            timed.incidents(),
+        ));
+        assert_eq!(timed.world.table().line("t", Signal::Logs).committed, bodies.len() as u64);
+    }
+    assert_eq!((left[0].0, left[0].1, left[0].2.len()), (511, true, 10));
+    assert_eq!(left[0].3, ["t p a: 511"]);
+    assert!(left.iter().all(|one| *one == left[0]), "{left:?}");
+}
+
+#[tokio::test]
 async fn what_a_tick_leaves_takes_effect_for_its_tenant_if_it_returns_ok() {
     let timed = timed(&[timer("good", "add", "fire"), timer("bad", "add", "remember-then-trap")], 2);
     timed.send("t", &["1"]).await.unwrap();
@@ -265,7 +291,10 @@ async fn a_new_key_per_record_is_bounded_and_harms_neither_sums_nor_others() {
     };
     assert_eq!(of_t.iter().map(count).sum::<u64>(), 20_000);
     let others = of_t.iter().find(|window| window.starts_with("_other@")).unwrap();
-    assert_eq!(timed.metric(r#"trommel_process_other_values_total{plugin="bad"}"#), count(others));
+    assert_eq!(
+        timed.metric(r#"trommel_process_limit_total{plugin="bad",limit="series_keys"}"#),
+        count(others)
+    );
     assert_eq!(timed.windows("bad", "u"), ["key of 7@0: 1, 1"]);
     assert_eq!(timed.windows("good", "u"), ["7@0: 1, 7", "all@0: 1, 7"]);
     let of_t = timed.windows("good", "t");

@@ -1,9 +1,12 @@
 //! Requests on their way to the journal, without a plugin that is loaded.
 
 mod effects;
+mod faults;
 mod letters;
 mod plugins;
 mod quotas;
+mod record;
+mod versions;
 
 use super::*;
 use crate::alerts::{self, Alerts};
@@ -73,6 +76,17 @@ fn world_of(
     quotas: tenants::QuotaSettings,
 ) -> World {
     let metrics = Metrics::new();
+    world_around(pipelines, slots, sinks, (workers, clock, quotas), None, metrics)
+}
+
+fn world_around(
+    pipelines: Vec<PipelineSettings>,
+    slots: &[Slot],
+    sinks: &[&str],
+    (workers, clock, quotas): (usize, journal::Clock, tenants::QuotaSettings),
+    letters: Option<Arc<journal::DeadLetters>>,
+    metrics: Metrics,
+) -> World {
     let settings = tenants::Settings {
         attributes: keys(),
         stamp: true,
@@ -92,6 +106,7 @@ fn world_of(
     let around = Surroundings {
         tenants: tenants.clone(),
         journal: journal.clone(),
+        letters,
         alerts: alerts.clone(),
         clock,
         metrics: metrics.clone(),
@@ -196,7 +211,7 @@ fn sink_where(name: &str, key: &str, values: &[&str]) -> SinkRoute {
 }
 
 fn missing(name: &str, is_guard: bool, on_failure: OnFailure) -> Slot {
-    Slot { name: name.into(), is_guard, on_failure, plugin: None }
+    Slot { name: name.into(), is_guard, on_failure, plugin: None, versions: Default::default() }
 }
 
 #[tokio::test]
@@ -453,7 +468,7 @@ fn a_pipeline_names_only_what_is_there() {
         let journal = Journal::open(&memory, &sinks, system_clock(), &metrics).unwrap();
         let settings = Settings::new(keys());
         let alerts = Alerts::open(alerts::Settings::default(), metrics.clone()).unwrap();
-        let around = Surroundings { tenants, journal, alerts, clock: system_clock(), metrics };
+        let around = Surroundings { tenants, journal, letters: None, alerts, clock: system_clock(), metrics };
         Pipeline::open(settings, Arrangement::of(vec![pipeline], &sinks), &slots, around).map(|_| ())
     };
     assert_eq!(open(to("p", &["redact"], vec![sink("a")])), Ok(()));

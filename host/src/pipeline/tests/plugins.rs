@@ -5,12 +5,12 @@ use crate::sandbox::{self, Instance, Limits, Module, Sandbox};
 use std::sync::OnceLock;
 
 /// One engine for all tests. Nobody ticks: none of these guests loops.
-fn sandbox() -> &'static Sandbox {
+pub(super) fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| Sandbox::open(None, Metrics::new()).unwrap())
 }
 
-fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sandbox::Settings {
+pub(super) fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sandbox::Settings {
     sandbox::Settings {
         name: name.into(),
         module: Module::Builtin(module.into()),
@@ -28,9 +28,25 @@ fn settings(name: &str, module: &str, config: &str, on_failure: OnFailure) -> sa
 }
 
 pub(super) fn slot(name: &str, guest: &str, config: &str, on_failure: OnFailure) -> Slot {
-    let settings = settings(name, guest, config, on_failure);
+    slot_with(name, guest, config, on_failure, Limits::default())
+}
+
+pub(super) fn slot_with(
+    name: &str,
+    guest: &str,
+    config: &str,
+    on_failure: OnFailure,
+    limits: Limits,
+) -> Slot {
+    let settings = sandbox::Settings { limits, ..settings(name, guest, config, on_failure) };
     let plugin = sandbox().load_bytes(&settings, artifacts::guest(guest).unwrap()).unwrap();
-    Slot { name: name.into(), is_guard: false, on_failure, plugin: Some(plugin) }
+    Slot {
+        name: name.into(),
+        is_guard: false,
+        on_failure,
+        plugin: Some(plugin),
+        versions: Default::default(),
+    }
 }
 
 fn hostile(mode: &str, on_failure: OnFailure) -> Slot {
@@ -41,7 +57,8 @@ fn hostile(mode: &str, on_failure: OnFailure) -> Slot {
 async fn a_plugin_changes_what_is_kept_and_its_counts_show_after_the_commit() {
     let settings = settings("redact", "redact", r#"{"patterns": ["email"]}"#, OnFailure::Drop);
     let plugin = Some(sandbox().load(&settings).unwrap());
-    let slots = [Slot { name: "redact".into(), is_guard: true, on_failure: OnFailure::Drop, plugin }];
+    let (name, versions) = ("redact".into(), Default::default());
+    let slots = [Slot { name, is_guard: true, on_failure: OnFailure::Drop, plugin, versions }];
     let world = world(vec![to("all", &["redact"], vec![sink("a")])], &slots, &["a"]);
     world.submit("own", request(&[("", &["mail anna@example.com", "nothing"])])).await.unwrap();
     assert_eq!(world.given(0), ["t/default: mail [email] nothing"]);
@@ -68,6 +85,7 @@ async fn the_records_a_plugin_fails_on_get_its_policy_and_the_others_pass() {
     for (policy, given, receipt) in [
         (OnFailure::Pass, "t/default: 1 poison 2", Receipt::default()),
         (OnFailure::Drop, "t/default: 1 2", Receipt::default()),
+        (OnFailure::Quarantine, "t/default: 1 2", Receipt::default()),
         (
             OnFailure::Refuse,
             "t/default: 1 2",
@@ -83,7 +101,8 @@ async fn the_records_a_plugin_fails_on_get_its_policy_and_the_others_pass() {
         let lost = (line.dropped.get("plugin:hostile"), line.refused.get("plugin:hostile"));
         let expected = match policy {
             OnFailure::Pass => (None, None),
-            OnFailure::Drop => (Some(&1), None),
+            // Nobody keeps dead letters here.
+            OnFailure::Drop | OnFailure::Quarantine => (Some(&1), None),
             OnFailure::Refuse => (None, Some(&1)),
         };
         assert_eq!(lost, expected, "{policy:?}");

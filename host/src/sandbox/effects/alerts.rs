@@ -4,8 +4,6 @@ use super::super::mask::Mask;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Alerts that one call may fire: a person reads fewer.
-const CALL_FIRED_MAX: usize = 32;
 /// Alerts that one call may fire or resolve: as many as a tenant has series, since a plugin may resolve what is well
 /// without knowing whether it was ever fired.
 const CALL_KEYS_MAX: usize = 1024;
@@ -128,13 +126,18 @@ impl Raised {
         }
     }
 
-    /// The same within one call, where there is room for so many keys: `false` if there is none.
-    pub(in crate::sandbox) fn raise_within_call(&mut self, what: AlertEffect, mask: &Mask) -> bool {
+    /// The same within one call, which may fire so many keys: `false` if there is no room.
+    pub(in crate::sandbox) fn raise_within_call(
+        &mut self,
+        what: AlertEffect,
+        mask: &Mask,
+        fired_max: usize,
+    ) -> bool {
         let key = fitted_key(mask.apply(what.key()));
         let of_key = self.of_keys.get(&key);
         let has_room = match &what {
             AlertEffect::Fire(_) => {
-                self.fired < CALL_FIRED_MAX || of_key.is_some_and(|known| known.fired.is_some())
+                self.fired < fired_max || of_key.is_some_and(|known| known.fired.is_some())
             }
             AlertEffect::Resolve(_) => self.of_keys.len() < CALL_KEYS_MAX || of_key.is_some(),
         };
@@ -244,7 +247,7 @@ mod tests {
     #[test]
     fn a_call_has_room_for_a_number_of_keys_and_for_any_number_of_firings() {
         let mut all = Raised::default();
-        let mut raise = |what| all.raise_within_call(what, &Mask::default());
+        let mut raise = |what| all.raise_within_call(what, &Mask::default(), 32);
         let fire = |key: usize| AlertEffect::Fire(alert(&key.to_string(), 1, ""));
         let resolve = |key: usize| AlertEffect::Resolve(key.to_string());
         assert_eq!((0..10_000).filter(|key| raise(fire(*key))).count(), 32);

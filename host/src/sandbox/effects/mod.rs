@@ -87,27 +87,36 @@ impl Effects {
         self.series.entry(key).or_default()
     }
 
-    pub(super) fn count(&mut self, name: String, by: u64) -> Result<(), String> {
+    pub(super) fn count(&mut self, name: String, by: u64) -> Result<(), NameRefused> {
         let sum = entry(&mut self.counts, name)?;
         *sum = sum.saturating_add(by);
         Ok(())
     }
 
-    pub(super) fn gauge(&mut self, name: String, value: f64) -> Result<(), String> {
+    pub(super) fn gauge(&mut self, name: String, value: f64) -> Result<(), NameRefused> {
         *entry(&mut self.gauges, name)? = value;
         Ok(())
     }
 }
 
-fn entry<T: Default>(values: &mut Vec<(String, T)>, name: String) -> Result<&mut T, String> {
+/// Why nothing is counted under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NameRefused {
+    #[error("a name has 1 to {NAME_BYTES_MAX} bytes of printable text")]
+    Unfit,
+    #[error("a call may use {NAMES_MAX} names")]
+    TooMany,
+}
+
+fn entry<T: Default>(values: &mut Vec<(String, T)>, name: String) -> Result<&mut T, NameRefused> {
     if let Some(at) = values.iter().position(|(known, _)| *known == name) {
         return Ok(&mut values[at].1);
     }
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes of printable text"));
+        return Err(NameRefused::Unfit);
     }
     if values.len() == NAMES_MAX {
-        return Err(format!("a call may use {NAMES_MAX} names"));
+        return Err(NameRefused::TooMany);
     }
     let at = values.len();
     values.push((name, T::default()));

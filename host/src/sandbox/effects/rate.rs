@@ -1,23 +1,23 @@
 //! How many alerts a second: a plugin that raises thousands tells nobody anything.
 //!
 //! What counts is keys. A key that passed in this second passes again and again, because adding to an incident is cheap
-//! and its count should be exact; a plugin that makes up keys is stopped at [`FIRED_PER_SECOND`].
+//! and its count should be exact; a plugin that makes up keys is stopped.
 
 use super::AlertEffect;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 
-/// For each tenant of a plugin. More than people could look at, and few enough to be grouped and delivered.
-const FIRED_PER_SECOND: usize = 100;
 /// Most resolve what was never fired, which costs a look.
 const RESOLVED_PER_SECOND: usize = 2_000;
 /// A clock that goes back further than this begins anew; less is two workers at the turn of a second.
 const BACK_SECONDS_MAX: u64 = 5;
 
 /// The alerts of one plugin in the second at hand.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::sandbox) struct AlertRate {
+    /// Keys that may fire in a second, for each tenant.
+    fired_max: usize,
     second: Mutex<Second>,
     hasher: RandomState,
 }
@@ -36,6 +36,10 @@ struct Passed {
 }
 
 impl AlertRate {
+    pub(in crate::sandbox) fn new(fired_max: usize) -> AlertRate {
+        AlertRate { fired_max, second: Mutex::default(), hasher: RandomState::new() }
+    }
+
     /// Takes out what is too much, and says how many that were.
     pub(in crate::sandbox) fn admit(&self, tenant: &str, raised: &mut Vec<AlertEffect>, now_ns: u64) -> u64 {
         if raised.is_empty() {
@@ -51,7 +55,7 @@ impl AlertRate {
         raised.retain(|what| {
             let key = self.hasher.hash_one(what.key());
             let (keys, keys_max) = match what {
-                AlertEffect::Fire(_) => (&mut passed.fired, FIRED_PER_SECOND),
+                AlertEffect::Fire(_) => (&mut passed.fired, self.fired_max),
                 AlertEffect::Resolve(_) => (&mut passed.resolved, RESOLVED_PER_SECOND),
             };
             keys.contains(&key) || (keys.len() < keys_max && keys.insert(key))
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_hundred_keys_pass_in_a_second_and_each_as_often_as_it_likes() {
-        let rate = AlertRate::default();
+        let rate = AlertRate::new(100);
         let left_out = |tenant: &str, keys, now| {
             let mut all = raised(keys);
             let before = all.len();
@@ -109,7 +113,7 @@ mod tests {
 
     #[test]
     fn more_may_be_resolved_than_fired() {
-        let rate = AlertRate::default();
+        let rate = AlertRate::new(100);
         let mut all: Vec<_> = (0..3000).map(|key| AlertEffect::Resolve(key.to_string())).collect();
         assert_eq!(rate.admit("acme", &mut all, SECOND), 1000);
         assert_eq!(rate.admit("acme", &mut raised(0..100), SECOND), 0);
@@ -117,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_put_back_begins_anew() {
-        let rate = AlertRate::default();
+        let rate = AlertRate::new(100);
         assert_eq!(rate.admit("acme", &mut raised(0..200), 1000 * SECOND), 100);
         assert_eq!(rate.admit("acme", &mut raised(0..200), 999 * SECOND), 100);
         assert_eq!(rate.admit("acme", &mut raised(200..210), 10 * SECOND), 0);

@@ -40,7 +40,11 @@ impl State {
             let () = self.note(format!("{name}: an alert has a key"));
             return Ok(());
         }
-        if !self.raised.raise_within_call(what, &self.shared.mask) {
+        if !self.raised.raise_within_call(
+            what,
+            &self.shared.mask,
+            self.shared.settings.limits.alerts_per_call,
+        ) {
             self.left_out.alerts += 1;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Interface `host`: log, clock, patterns, limits, counts.
 
 use super::super::bindings::trommel::plugin::{host, types};
-use super::super::effects::fitted_key;
+use super::super::effects::{NameRefused, fitted_key};
 use super::super::logs::{LINE_BYTES_MAX, LogLevel};
 use super::super::patterns::{COMPILED_BYTES_MAX, SETS_MAX};
 use super::{CALL_COST, Phase, State};
@@ -89,13 +89,17 @@ impl host::Host for State {
         let Some(call) = &mut self.call else {
             return Ok(self.note("limit: works inside `process` only".into()));
         };
-        Ok(shared.buckets.take(call.tenant(), &key, want, per_second, burst, now_ns))
+        let passed = shared.buckets.take(call.tenant(), &key, want, per_second, burst, now_ns);
+        if passed.is_none() {
+            shared.refusals.count("buckets", 1);
+        }
+        Ok(passed.unwrap_or(0))
     }
 
     fn count(&mut self, name: String, by: u32) -> wasmtime::Result<()> {
         self.charge(CALL_COST + name.len() as u64)?;
         if let Err(fault) = self.effects.count(name, by.into()) {
-            let () = self.note(format!("count: {fault}"));
+            self.note_name("count", fault);
         }
         Ok(())
     }
@@ -103,8 +107,18 @@ impl host::Host for State {
     fn gauge(&mut self, name: String, value: f64) -> wasmtime::Result<()> {
         self.charge(CALL_COST + name.len() as u64)?;
         if let Err(fault) = self.effects.gauge(name, value) {
-            let () = self.note(format!("gauge: {fault}"));
+            self.note_name("gauge", fault);
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// The fault of a call that used a name it may not.
+    fn note_name(&mut self, function: &str, refused: NameRefused) {
+        if refused == NameRefused::TooMany && self.fault.is_none() {
+            self.shared.refusals.count("names", 1);
+        }
+        let () = self.note(format!("{function}: {refused}"));
     }
 }

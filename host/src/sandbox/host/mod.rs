@@ -57,8 +57,8 @@ pub(super) struct Ended {
 
 impl Begin {
     /// For what belongs to no tenant.
-    pub(super) fn setup(phase: Phase, cpu_limit: Duration, bytes: usize) -> Begin {
-        Begin { phase, call: None, tenant: None, cpu_limit, bytes, now_ns: 0 }
+    pub(super) fn setup(phase: Phase, cpu_limit: Duration, bytes: usize, now_ns: u64) -> Begin {
+        Begin { phase, call: None, tenant: None, cpu_limit, bytes, now_ns }
     }
 }
 
@@ -77,6 +77,8 @@ pub(super) struct State {
     piece_bytes: usize,
     /// Edits of this call may have so many bytes.
     pub(super) output_bytes_max: usize,
+    /// And one host function may be handed so many.
+    pub(super) hostcall_bytes_max: usize,
     pub(super) effects: Effects,
     raised: Raised,
     left_out: LeftOut,
@@ -97,15 +99,17 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(shared: Arc<Shared>) -> State {
         let memory = MemoryLimit::new(shared.settings.limits.memory);
+        let random = shared.seed.unwrap_or_else(seed);
         State {
             shared,
             memory,
             phase: Phase::Describe,
             call: None,
             tenant: None,
-            meter: Meter::new(Duration::ZERO, 0, 0),
+            meter: Meter::new(Duration::ZERO, 0, 0, 0),
             piece_bytes: 0,
             output_bytes_max: 0,
+            hostcall_bytes_max: 0,
             effects: Effects::default(),
             raised: Raised::default(),
             left_out: LeftOut::default(),
@@ -116,15 +120,17 @@ impl State {
             sets: Vec::new(),
             sets_bytes: 0,
             printed: Vec::new(),
-            random: seed(),
+            random,
         }
     }
 
     pub(super) fn begin(&mut self, begin: Begin) {
         let Begin { phase, call, tenant, cpu_limit, bytes, now_ns } = begin;
         let patterns_max = self.sets.iter().map(|set| set.len()).max().unwrap_or(0);
-        self.meter = Meter::new(cpu_limit, bytes, patterns_max);
-        self.output_bytes_max = self.shared.settings.limits.output(bytes);
+        let limits = &self.shared.settings.limits;
+        self.meter = Meter::new(cpu_limit, limits.work, bytes, patterns_max);
+        self.output_bytes_max = limits.output_bytes(bytes);
+        self.hostcall_bytes_max = limits.hostcall_bytes(bytes);
         self.piece_bytes = bytes;
         self.phase = phase;
         self.call = call;
@@ -255,7 +261,7 @@ impl State {
     }
 
     /// Notes a wrong use; the first counts.
-    fn note<T: Default>(&mut self, fault: String) -> T {
+    pub(super) fn note<T: Default>(&mut self, fault: String) -> T {
         let mask = &self.shared.mask;
         self.fault.get_or_insert_with(|| printable(&mask.apply(&fault), 1024));
         T::default()

@@ -27,8 +27,13 @@ impl wit::Host for State {
         if !self.may_use("store.set", "store", &CHANGING) {
             return Ok(Ok(()));
         }
-        let bytes_max = self.shared.store.bytes_max(self.tenant().unwrap_or_default());
-        Ok(self.draft().set(key, value, bytes_max))
+        let share = self.shared.settings.limits.store;
+        let bytes_max = self.shared.store.bytes_max(self.tenant().unwrap_or_default(), share);
+        let set = self.draft().set(key, value, bytes_max, share);
+        if set.is_err() {
+            self.shared.refusals.count("store", 1);
+        }
+        Ok(set)
     }
 
     fn remove(&mut self, key: String) -> wasmtime::Result<()> {

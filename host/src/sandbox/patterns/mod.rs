@@ -318,7 +318,7 @@ mod tests {
     use std::time::Duration;
 
     fn meter(bytes: usize) -> Meter {
-        Meter::new(Duration::from_secs(60), bytes, 64)
+        Meter::new(Duration::from_secs(60), 64, bytes, 64)
     }
 
     fn compile(patterns: &[&str]) -> Result<PatternSet, String> {
@@ -455,7 +455,7 @@ mod tests {
     fn a_search_that_looks_at_everything_for_each_hit_is_stopped_by_time() {
         let set = compile(&["x[^y]*y|x"]).unwrap();
         let text = "x".repeat(256 << 10);
-        let mut meter = Meter::new(Duration::from_millis(20), text.len(), 1);
+        let mut meter = Meter::new(Duration::from_millis(20), 64, text.len(), 1);
         assert_eq!(set.search([text.as_bytes()].into_iter(), &mut meter), Err(Stop::Time));
     }
 
@@ -471,7 +471,7 @@ mod tests {
     fn one_search_takes_a_small_share_of_the_budget() {
         let set = compile(&["@", r"\d{13}", "Bearer"]).unwrap();
         let texts = vec!["a line of text that holds nothing"; 4000];
-        let mut meter = Meter::new(Duration::from_secs(1), 33 * 4000, set.len());
+        let mut meter = Meter::new(Duration::from_secs(1), 64, 33 * 4000, set.len());
         set.search(texts.iter().map(|text| text.as_bytes()), &mut meter).unwrap();
         assert!(meter.used() < 0.05, "{}", meter.used());
     }

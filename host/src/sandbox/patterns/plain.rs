@@ -19,8 +19,8 @@ impl Searcher {
 
     /// Every match of every pattern, as `batch.search` gives them.
     pub fn search(&self, texts: &Texts<'_>) -> Hits {
-        let bytes = texts.iter().map(<[u8]>::len).sum();
-        let mut meter = Meter::new(Duration::MAX, bytes, self.set.len());
+        let bytes: usize = texts.iter().map(<[u8]>::len).sum();
+        let mut meter = Meter::new(Duration::MAX, u32::MAX, bytes, self.set.len());
         self.set.search(texts.iter(), &mut meter).unwrap_or_default()
     }
 

@@ -147,7 +147,7 @@ fn parsed(text: &str) -> Option<Kept> {
     let name = |key: &str| kept[key].as_str().map(str::to_owned);
     let mut values = Values::default();
     for (key, value) in kept["values"].as_object()? {
-        values.set(key.clone(), STANDARD.decode(value.as_str()?).ok()?, usize::MAX).ok()?;
+        values.set(key.clone(), STANDARD.decode(value.as_str()?).ok()?, usize::MAX, usize::MAX).ok()?;
     }
     Some(Kept { plugin: name("plugin")?, tenant: name("tenant")?, values })
 }
@@ -159,9 +159,9 @@ mod tests {
 
     fn values(of_keys: &[(&str, &[u8])]) -> Values {
         let mut values = Values::default();
-        of_keys
-            .iter()
-            .for_each(|(key, value)| values.set((*key).into(), value.to_vec(), usize::MAX).unwrap());
+        of_keys.iter().for_each(|(key, value)| {
+            values.set((*key).into(), value.to_vec(), usize::MAX, usize::MAX).unwrap()
+        });
         values
     }
 
@@ -210,8 +210,9 @@ mod tests {
     fn the_largest_share_of_the_worst_keys_fits_into_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let mut all = Values::default();
-        (0..256)
-            .for_each(|at| all.set(format!("{at:03}{}", "\0".repeat(253)), Vec::new(), usize::MAX).unwrap());
+        (0..256).for_each(|at| {
+            all.set(format!("{at:03}{}", "\0".repeat(253)), Vec::new(), usize::MAX, usize::MAX).unwrap()
+        });
         write(folder.path(), &"\0".repeat(128), &"\0".repeat(128), &all).unwrap();
         assert_eq!(kept_in(folder.path())[0].values, all);
     }

@@ -98,11 +98,11 @@ impl PluginStore {
         self.tenants().get(tenant).cloned().unwrap_or_default()
     }
 
-    /// What the values of this tenant may take, as far as there is room. Ticks of several plugins at a time may go over
+    /// What the values of this tenant may take, at most `share`, as far as there is room. Ticks of several plugins at a time may go over
     /// it by one share each.
-    pub(super) fn bytes_max(&self, tenant: &str) -> usize {
+    pub(super) fn bytes_max(&self, tenant: &str, share: usize) -> usize {
         let free = BYTES_MAX.saturating_sub(self.common.bytes.load(Ordering::Relaxed));
-        (self.values(tenant).bytes() + free).min(values::BYTES_MAX)
+        (self.values(tenant).bytes() + free).min(share)
     }
 
     /// Waits until no other tick of this plugin is at work.
@@ -155,7 +155,7 @@ mod tests {
 
     fn values(bytes: usize) -> Values {
         let mut values = Values::default();
-        values.set("a".into(), vec![0; bytes - 1], usize::MAX).unwrap();
+        values.set("a".into(), vec![0; bytes - 1], usize::MAX, usize::MAX).unwrap();
         values
     }
 
@@ -163,17 +163,18 @@ mod tests {
     fn all_plugins_and_tenants_share_the_room_and_it_comes_back() {
         let stores = Stores::in_memory(Metrics::new());
         let (one, two) = (stores.of("one"), stores.of("two"));
-        let share = values::BYTES_MAX;
+        let share = 64 << 10;
         let tenants = BYTES_MAX / share;
         (0..tenants).for_each(|tenant| one.keep(&tenant.to_string(), values(share)));
-        assert_eq!((one.bytes_max("0"), one.bytes_max("new"), two.bytes_max("0")), (share, 0, 0));
+        let bytes_max = |of: &PluginStore, tenant| of.bytes_max(tenant, share);
+        assert_eq!((bytes_max(&one, "0"), bytes_max(&one, "new"), bytes_max(&two, "0")), (share, 0, 0));
         let full = "the plugins together keep as many bytes as there is room for";
-        let refused = Values::default().set("a".into(), vec![], two.bytes_max("0"));
+        let refused = Values::default().set("a".into(), vec![], bytes_max(&two, "0"), share);
         assert_eq!(refused, Err(full.into()));
         one.keep("0", values(1000));
-        assert_eq!((two.bytes_max("0"), one.bytes_max("0")), (share - 1000, share));
+        assert_eq!((bytes_max(&two, "0"), bytes_max(&one, "0")), (share - 1000, share));
         one.keep("1", Values::default());
-        assert_eq!(two.bytes_max("0"), share);
+        assert_eq!(bytes_max(&two, "0"), share);
     }
 
     #[test]

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-/// Keys and values of one tenant and plugin. Enough for a baseline per service, little enough for one small write.
-pub(super) const BYTES_MAX: usize = 64 << 10;
 const KEYS_MAX: usize = 256;
 const KEY_BYTES_MAX: usize = 256;
 
@@ -18,12 +16,14 @@ impl Values {
         self.of_keys.get(key).map(Vec::as_slice)
     }
 
-    /// Keys and values together may take so many bytes. The error is for the plugin.
+    /// Keys and values together may take so many bytes, which are the plugin's `share` or less. The error is for the
+    /// plugin.
     pub(in crate::sandbox) fn set(
         &mut self,
         key: String,
         value: Vec<u8>,
         bytes_max: usize,
+        share: usize,
     ) -> Result<(), String> {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(format!("a key has 1 to {KEY_BYTES_MAX} bytes"));
@@ -33,12 +33,12 @@ impl Values {
             return Err(format!("a plugin keeps {KEYS_MAX} keys for each tenant"));
         }
         let before = known.map_or(0, |value| key.len() + value.len());
-        let (after, bytes_max) = (self.bytes - before + key.len() + value.len(), bytes_max.min(BYTES_MAX));
+        let (after, bytes_max) = (self.bytes - before + key.len() + value.len(), bytes_max.min(share));
         // What makes it smaller is always right.
         if after > bytes_max && after > self.bytes {
-            return Err(match bytes_max {
-                BYTES_MAX => format!("a plugin keeps {BYTES_MAX} bytes for each tenant"),
-                _ => "the plugins together keep as many bytes as there is room for".into(),
+            return Err(match bytes_max < share {
+                false => format!("a plugin keeps {share} bytes for each tenant"),
+                true => "the plugins together keep as many bytes as there is room for".into(),
             });
         }
         self.bytes = after;
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn set(values: &mut Values, key: &str, bytes: usize) -> Result<(), String> {
-        values.set(key.into(), vec![0; bytes], usize::MAX)
+        values.set(key.into(), vec![0; bytes], usize::MAX, 64 << 10)
     }
 
     #[test]
@@ -107,7 +107,7 @@ mod tests {
         let mut values = Values::default();
         set(&mut values, "a", 1000).unwrap();
         let full = "the plugins together keep as many bytes as there is room for";
-        assert_eq!(values.set("a".into(), vec![0; 1001], 500), Err(full.into()));
-        assert_eq!(values.set("a".into(), vec![0; 999], 500), Ok(()));
+        assert_eq!(values.set("a".into(), vec![0; 1001], 500, 64 << 10), Err(full.into()));
+        assert_eq!(values.set("a".into(), vec![0; 999], 500, 64 << 10), Ok(()));
     }
 }

@@ -82,18 +82,15 @@ fn a_call_that_is_stopped_retires_its_instance() {
 #[test]
 fn a_trap_says_what_happened_and_where() {
     for (mode, text) in [
-        (
-            "trap",
-            "wasm trap: wasm `unreachable` instruction executed in trommel:plugin/processor@0.1.0#process",
-        ),
-        (
-            "trap-late",
-            "wasm trap: wasm `unreachable` instruction executed in trommel:plugin/processor@0.1.0#process",
-        ),
+        ("trap", "wasm trap: wasm `unreachable` instruction executed in "),
+        ("trap-late", "wasm trap: wasm `unreachable` instruction executed in "),
         ("deep", "wasm trap: call stack exhausted in hostile::deep < hostile::deep < "),
     ] {
         let (error, may_live) = failure(mode, "");
-        assert!(matches!(&error, PluginError::Trap(trap) if trap.starts_with(text)), "{mode}: {error}");
+        let PluginError::Trap(trap) = &error else { panic!("{mode}: {error}") };
+        // What is between is the compiler's to decide.
+        let is_whole = mode == "deep" || trap.contains("trommel:plugin/processor@0.1.0#process");
+        assert!(trap.starts_with(text) && is_whole, "{mode}: {error}");
         assert!(!may_live);
     }
 }

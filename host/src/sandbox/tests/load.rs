@@ -37,7 +37,6 @@ fn a_foreign_import_is_refused_by_its_name() {
     };
     check("wasi:cli/environment@0.2.12");
     check("trommel:plugin/files@0.1.0");
-    check("trommel:plugin/batch@0.2.0");
     check("other:plugin/batch@0.1.0");
 }
 
@@ -137,8 +136,14 @@ fn a_component_can_be_inspected_without_settings() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("other.wasm");
     std::fs::write(&file, guest_with("x;body;drop;alerts;")).unwrap();
-    let manifest = sandbox().inspect(&file).unwrap();
+    let inspection = sandbox().inspect(&file).unwrap();
+    let manifest = &inspection.manifest;
     assert_eq!((manifest.name.as_str(), manifest.needs.as_slice()), ("x", ["alerts".to_string()].as_slice()));
+    assert_eq!((inspection.world, inspection.interface.as_str()), ("plugin", "0.1.0"));
+    assert_eq!(inspection.exports, ["trommel:plugin/lifecycle@0.1.0", "trommel:plugin/processor@0.1.0"]);
+    assert!(inspection.imports.contains(&"trommel:plugin/batch@0.1.0".to_owned()), "{inspection:?}");
+    assert!(inspection.memory >= 64 << 10 && inspection.bytes > 1_000, "{inspection:?}");
+    assert_eq!(inspection.digest.len(), 64);
 }
 
 #[test]
@@ -156,4 +161,13 @@ fn every_bundled_plugin_loads_by_its_name() {
             }
         }
     }
+}
+
+#[test]
+fn a_start_function_sees_the_time() {
+    const NOW: &str = r#"(import "trommel:plugin/host@VERSION" "now" (func $now (result i64)))"#;
+    const LOOK: &str =
+        r#"(func (export "_initialize") (if (i64.eqz (call $now)) (then unreachable))) (func $work)"#;
+    let component = super::versions::plugin_of("0.1.0", NOW, LOOK);
+    assert_eq!(sandbox().load_bytes(&settings("{}"), &component).unwrap().manifest().name, "new");
 }

@@ -1,9 +1,13 @@
 //! What a hostile guest gets: `tests/guests/hostile` in each of its modes.
 
 mod calls;
+mod faults;
 mod identity;
 mod load;
+mod million;
+mod rights;
 mod signals;
+mod versions;
 mod windows;
 
 use super::*;

@@ -221,18 +221,18 @@ fn ten_thousand_alerts_in_a_call_neither_fail_it_nor_are_they_silent() {
     let (effects, metrics) = alone("fire-10000-keys", 5);
     let numbers: Vec<usize> = effects.iter().map(|effects| effects.alerts.len()).collect();
     assert_eq!(numbers, [32, 32, 32, 32, 32], "the same keys pass again");
-    let line = r#"trommel_process_refused_total{plugin="fire-10000-keys/",what="alerts"} 49840"#;
+    let line = r#"trommel_process_limit_total{plugin="fire-10000-keys/",limit="alerts"} 49840"#;
     assert!(metrics.contains(line), "{metrics}");
 
     let (effects, metrics) = alone("fire-10000-times", 2);
     assert_eq!(alerts(&effects[1]), ["same+10000"]);
-    assert!(!metrics.contains("trommel_process_refused_total{"), "{metrics}");
+    assert!(!metrics.contains("trommel_process_limit_total{"), "{metrics}");
 }
 
 #[test]
 fn values_that_were_left_out_are_counted() {
     let (_, metrics) = alone("not-finite", 3);
-    let line = r#"trommel_process_refused_total{plugin="not-finite/",what="values"} 6"#;
+    let line = r#"trommel_process_limit_total{plugin="not-finite/",limit="values"} 6"#;
     assert!(metrics.contains(line), "{metrics}");
 }
 

@@ -108,6 +108,19 @@ impl Processor for Hostile {
                     panic!("on purpose");
                 }
             }
+            // What each record is worth, however many calls it takes.
+            "records-then-trap" => {
+                let bodies = batch::texts(Places::BODY);
+                for body in &bodies {
+                    series::add(&body[body.len() - 1..], body.len() as f64);
+                }
+                host::count("records", bodies.len() as u32);
+                host::gauge("seen", 7.0);
+                alerts::fire(&Alert { count: bodies.len() as u32, ..alert("a", String::new()) });
+                if bodies.iter().any(|body| body == "poison") {
+                    panic!("on purpose");
+                }
+            }
             "fire" => add_alerts(1, 10),
             "fire-10000-keys" => add_alerts(10_000, 10),
             "fire-10000-times" => (0..10_000).for_each(|_| alerts::fire(&alert("same", String::new()))),

@@ -3,6 +3,8 @@
 //! The setting `{"mode": "..."}` chooses what a call does. What it asks for stands in [`MANIFEST`], which the tests
 //! of the host patch in the finished component, so that one guest serves for all manifests.
 
+mod rights;
+
 wit_bindgen::generate!({ path: "../../../wit/v0.1", world: "plugin" });
 
 use exports::trommel::plugin::lifecycle::{Guest as Lifecycle, Manifest};
@@ -81,6 +83,7 @@ impl Lifecycle for Hostile {
         match mode().as_str() {
             "bad-settings" => return Err("`ratio` is missing".into()),
             "configure-loop" => spin(),
+            "configure-trap" => panic!("on purpose"),
             "configure-reads" => {
                 batch::severities();
             }
@@ -132,7 +135,14 @@ impl Processor for Hostile {
             "balloon" => loop {
                 KEPT.lock().unwrap().push(std::hint::black_box(vec![1u8; 1 << 20]));
             },
+            // A little more with each call.
+            "grow" => KEPT.lock().unwrap().push(std::hint::black_box(vec![1u8; 256 << 10])),
             "deep" => deep(0),
+            // Just under the limit, and for ever: `rounds` says how long.
+            "nearly" => {
+                let rounds = setting("rounds").and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+                (0..rounds).for_each(|round: u64| _ = std::hint::black_box(round));
+            }
             "search10000" => {
                 for _ in 0..10_000 {
                     std::hint::black_box(batch::search(patterns, ALL));
@@ -177,6 +187,25 @@ impl Processor for Hostile {
                 let raw = batch::raw();
                 batch::splice(&[raw.len() as u32], &[0], &[raw.repeat(2)]);
             }
+            // Cuts the first letter of more than one byte in two.
+            "split-character" => {
+                let texts = batch::texts(Places::BODY);
+                let wide = texts.iter().enumerate().find_map(|(at, text)| {
+                    let letter = text.char_indices().find(|(_, letter)| letter.len_utf8() > 1)?;
+                    Some((at as u32, letter.0 as u32))
+                });
+                let (text, at) = wide.ok_or("every letter has one byte")?;
+                let hits =
+                    Hits { texts: vec![text], patterns: vec![0], starts: vec![at], ends: vec![at + 1] };
+                batch::replace(Places::BODY, &hits, &["x".into()]);
+            }
+            "overlapping-edits" => {
+                let hits =
+                    Hits { texts: vec![0, 0], patterns: vec![0, 0], starts: vec![0, 1], ends: vec![2, 3] };
+                batch::replace(Places::BODY, &hits, &["x".into()]);
+            }
+            "overlapping-strings" => overlapping_strings(),
+            "long-error" => return Err("x".repeat(100 << 20)),
             "bad-splice" => batch::splice(&[0], &[1], &[vec![0xff]]),
             "output-flood" => {
                 let items: Vec<u32> = (0..batch::rows(Level::Item)).collect();
@@ -228,7 +257,8 @@ impl Processor for Hostile {
                     host::count(&format!("name{at}"), 1);
                 }
             }
-            "drop-even" => {
+            "drop-even-or-trap" if sees_poison() => panic!("on purpose"),
+            "drop-even" | "drop-even-or-trap" => {
                 let items: Vec<u32> = (0..batch::rows(Level::Item)).step_by(2).collect();
                 batch::drop(&items);
                 host::count("dropped", items.len() as u32);
@@ -274,6 +304,12 @@ impl Processor for Hostile {
                 assert!(host::random() != host::random());
             }
             "everything" => everything()?,
+            "call" => {
+                let function = setting("function").unwrap_or_default();
+                if !rights::call(&function, patterns) {
+                    return Err(format!("there is no function {function}"));
+                }
+            }
             "remember" => host::count("calls", CALLS.load(Relaxed)),
             _ => {}
         }
@@ -384,6 +420,35 @@ fn many_hits(end: u32) -> Hits {
         patterns: vec![0; 10_000],
         starts: vec![0; 10_000],
         ends: vec![end; 10_000],
+    }
+}
+
+/// A list of a hundred thousand texts that all lie at the same place of the memory: a terabyte for who copies them.
+fn overlapping_strings() {
+    #[link(wasm_import_module = "trommel:plugin/batch@0.1.0")]
+    unsafe extern "C" {
+        #[link_name = "replace"]
+        fn replace(
+            places: i32,
+            texts: *const u32,
+            texts_len: usize,
+            patterns: *const u32,
+            patterns_len: usize,
+            starts: *const u32,
+            starts_len: usize,
+            ends: *const u32,
+            ends_len: usize,
+            with: *const u8,
+            with_len: usize,
+        );
+    }
+    let text = "x".repeat(10 << 20);
+    let list: Vec<[usize; 2]> = vec![[text.as_ptr() as usize, text.len()]; 100_000];
+    let none: [u32; 0] = [];
+    let (none, places) = (none.as_ptr(), Places::BODY.bits());
+    // SAFETY: the types of the canonical ABI: flags, four lists of numbers, a list of texts. The texts are there.
+    unsafe {
+        replace(places as i32, none, 0, none, 0, none, 0, none, 0, list.as_ptr().cast(), list.len());
     }
 }
 

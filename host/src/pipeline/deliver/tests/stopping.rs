@@ -56,7 +56,8 @@ async fn a_stop_ends_at_its_deadline_and_counts_what_is_left() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_handed_over_may_arrive_and_the_rest_is_the_next_ones() {
-    let (before, after) = (Fake::start([Answer::Silence]).await, Fake::start([]).await);
+    let before = Fake::start(vec![Answer::Silence; 3]).await;
+    let after = Fake::start([]).await;
     let mut world = World::new(&["a"]);
     let alone = Settings { records_max: 1, attempt_timeout: Duration::from_secs(5), ..in_order() };
     world.serve(0, grpc(&before), alone);

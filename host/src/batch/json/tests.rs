@@ -331,3 +331,77 @@ proptest! {
         }
     }
 }
+
+/// What the writer makes of what the reader made.
+fn written(message: &'static Message, text: &str) -> serde_json::Value {
+    let bytes = to_protobuf(message, text.as_bytes(), MANY).unwrap();
+    serde_json::from_str(&of_protobuf(message, &bytes)).unwrap()
+}
+
+fn is_written_as_it_was_read(message: &'static Message, text: &str) {
+    let read: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert_eq!(written(message, text), read);
+}
+
+#[test]
+fn what_was_read_is_written_again() {
+    is_written_as_it_was_read(
+        &LOGS,
+        &record(
+            r#""timeUnixNano":"18446744073709551615","observedTimeUnixNano":"1","severityNumber":9,"severityText":"IN\"FO\\\n",
+               "body":{"kvlistValue":{"values":[{"key":"a","value":{"arrayValue":{"values":[{"boolValue":true},
+                 {"intValue":"-9223372036854775808"},{"doubleValue":-1.5e300},{"bytesValue":"AAE="},{"stringValue":"ä\u0001"},{}]}}}]}},
+               "attributes":[{"key":"","value":{"doubleValue":"NaN"}},{"key":"b"}],"droppedAttributesCount":4294967295,
+               "flags":255,"traceId":"000102030405060708090a0b0c0d0eff","spanId":"0000000000000001","eventName":"e""#,
+        ),
+    );
+    is_written_as_it_was_read(
+        &TRACES,
+        &span(
+            r#""traceId":"000102030405060708090a0b0c0d0e0f","name":"x","kind":2,"status":{"message":"m","code":2},
+               "events":[{"name":"one"},{"timeUnixNano":"7"}],"links":[{"spanId":"0000000000000001","flags":1}]"#,
+        ),
+    );
+    is_written_as_it_was_read(
+        &METRICS,
+        &metric(
+            r#""name":"m","exponentialHistogram":{"aggregationTemporality":2,"dataPoints":[{"count":"3","sum":"Infinity","scale":-2,
+               "zeroCount":"1","positive":{"offset":-5,"bucketCounts":["1","300"]},"negative":{},"min":"-Infinity","max":0.0}]}"#,
+        ),
+    );
+    is_written_as_it_was_read(
+        &METRICS,
+        &metric(
+            r#""name":"m","histogram":{"dataPoints":[{"bucketCounts":["1","18446744073709551615"],"explicitBounds":[0.5,2.0],
+               "exemplars":[{"asInt":"-1","traceId":"00"}]}]}"#,
+        ),
+    );
+}
+
+#[test]
+fn what_stands_in_parts_is_written_once() {
+    // Two log records in two parts of one ScopeLogs: proto3 joins messages that stand twice.
+    let part = |number: u8, content: &[u8]| [&[number << 3 | 2, content.len() as u8], content].concat();
+    let scope = part(2, &part(2, &part(12, b"x")));
+    let resource = [part(1, &part(1, &part(1, b"a"))), part(1, &part(1, &part(1, b"b"))), scope].concat();
+    let text = of_protobuf(&LOGS, &part(1, &resource));
+    let expected = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"a"},{"key":"b"}]},"scopeLogs":[{"logRecords":[{"eventName":"x"}]}]}]}"#;
+    assert_eq!(text, expected);
+    // Unpacked numbers of a list that is packed by default, and the last of a choice.
+    let point = [&[6 << 3 | 1][..], &7u64.to_le_bytes(), &[6 << 3 | 1], &8u64.to_le_bytes()].concat();
+    let histogram = part(1, &part(2, &part(2, &part(9, &part(1, &point)))));
+    assert!(of_protobuf(&METRICS, &histogram).contains(r#""bucketCounts":["7","8"]"#));
+    let value = part(5, &[part(1, b"text"), vec![2 << 3, 1]].concat());
+    let logs = part(1, &part(2, &part(2, &value)));
+    assert!(of_protobuf(&LOGS, &logs).contains(r#""body":{"boolValue":true}"#));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_written_as_json(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        for message in [&LOGS, &TRACES, &METRICS] {
+            let text = of_protobuf(message, &bytes);
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{}", text);
+        }
+    }
+}

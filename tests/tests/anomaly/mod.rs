@@ -1,9 +1,15 @@
 //! The bundled plugin `anomaly` in the sandbox: requests in, windows as the collector closes them, alerts out.
 
+mod signals;
+
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::ResourceSpans;
 use prost::Message;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
@@ -35,10 +41,14 @@ fn attribute(key: &str, value: &str) -> KeyValue {
     KeyValue { key: key.into(), value: text(value), ..Default::default() }
 }
 
-fn of_service(service: Option<&str>, log_records: Vec<LogRecord>) -> ResourceLogs {
+fn resource(service: Option<&str>) -> Option<Resource> {
     let attributes = service.iter().map(|name| attribute("service.name", name)).collect();
+    Some(Resource { attributes, ..Default::default() })
+}
+
+fn of_service(service: Option<&str>, log_records: Vec<LogRecord>) -> ResourceLogs {
     ResourceLogs {
-        resource: Some(Resource { attributes, ..Default::default() }),
+        resource: resource(service),
         scope_logs: vec![ScopeLogs { log_records, ..Default::default() }],
         ..Default::default()
     }
@@ -49,6 +59,34 @@ fn records(number: usize, severity_number: i32, body: &str) -> Vec<LogRecord> {
 }
 
 type Requests = Vec<Vec<ResourceLogs>>;
+
+/// A request of any signal.
+#[derive(Clone)]
+struct Sent {
+    signal: Signal,
+    bytes: Vec<u8>,
+}
+
+impl From<Vec<ResourceLogs>> for Sent {
+    fn from(resource_logs: Vec<ResourceLogs>) -> Sent {
+        Sent { signal: Signal::Logs, bytes: ExportLogsServiceRequest { resource_logs }.encode_to_vec() }
+    }
+}
+
+impl From<Vec<ResourceSpans>> for Sent {
+    fn from(resource_spans: Vec<ResourceSpans>) -> Sent {
+        Sent { signal: Signal::Traces, bytes: ExportTraceServiceRequest { resource_spans }.encode_to_vec() }
+    }
+}
+
+impl From<Vec<ResourceMetrics>> for Sent {
+    fn from(resource_metrics: Vec<ResourceMetrics>) -> Sent {
+        Sent {
+            signal: Signal::Metrics,
+            bytes: ExportMetricsServiceRequest { resource_metrics }.encode_to_vec(),
+        }
+    }
+}
 
 /// A collector's series of one tenant, with so many workers.
 struct World {
@@ -64,9 +102,8 @@ impl World {
         World { plugin, workers, now_ns: START_NS, keys: BTreeMap::new() }
     }
 
-    fn process(&self, resource_logs: Vec<ResourceLogs>) -> Effects {
-        let bytes = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
-        let request = Request::check(Signal::Logs, bytes.into()).unwrap();
+    fn process(&self, Sent { signal, bytes }: Sent) -> Effects {
+        let request = Request::check(signal, bytes.into()).unwrap();
         let stream = Stream { tenant: tenant(), project: ProjectId::new("shop").unwrap() };
         let resources: Vec<usize> = (0..request.resources.len()).collect();
         let mut effects = Effects::default();
@@ -79,7 +116,7 @@ impl World {
     }
 
     /// All requests of a window, in whatever order the workers finish them.
-    fn work(&self, requests: Requests) -> Effects {
+    fn work(&self, requests: Vec<Sent>) -> Effects {
         let all = Mutex::new(Effects::default());
         let next = AtomicUsize::new(0);
         let work = || {
@@ -93,8 +130,8 @@ impl World {
     }
 
     /// One window, and what is told at its end.
-    fn pass(&mut self, requests: Requests) -> Vec<AlertEffect> {
-        let mut series = self.work(requests).series;
+    fn pass(&mut self, requests: Vec<impl Into<Sent>>) -> Vec<AlertEffect> {
+        let mut series = self.work(requests.into_iter().map(Into::into).collect()).series;
         let end_ns = self.now_ns + WINDOW_NS;
         self.keys.extend(series.keys().map(|key| (key.clone(), 0)));
         let mut closed = Vec::new();

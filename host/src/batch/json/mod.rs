@@ -1,4 +1,4 @@
-//! OTLP/JSON to protobuf, in one pass and without a tree.
+//! OTLP/JSON to protobuf, in one pass and without a tree; `write.rs` is the way back.
 //!
 //! serde_json reads the text, a table of OTLP's messages says what each name means, and the protobuf bytes are
 //! written as the values come. The output, the nesting and the text of an error are bounded; no input panics. Strings
@@ -7,15 +7,18 @@
 //!
 //! Source: OTLP specification, "JSON Protobuf Encoding"; the proto3 JSON mapping for what it leaves open: `null` is
 //! absent, numbers may be strings, "NaN" and "Infinity" are doubles, base64 comes in both alphabets.
-//!
-//! This module stands alone (the fuzz target compiles it by its path).
 
-pub(crate) mod schema;
+mod schema;
+mod write;
 
+pub(crate) use schema::{LOGS, METRICS, Message, TRACES};
+pub(crate) use write::{of_protobuf, strangeness, value_of};
+
+use super::Signal;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use schema::{Field, Kind, Message};
+use schema::{Field, Kind};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::fmt;
 
@@ -23,6 +26,15 @@ use std::fmt;
 const NESTING_MAX: usize = 64;
 /// Of a text that stood where it should not.
 const SHOWN_CHARS: usize = 40;
+
+/// The Export*ServiceRequest of a signal.
+pub(crate) fn request_of(signal: Signal) -> &'static Message {
+    match signal {
+        Signal::Logs => &LOGS,
+        Signal::Traces => &TRACES,
+        Signal::Metrics => &METRICS,
+    }
+}
 
 /// Why a text is no request.
 #[derive(Clone, Debug, PartialEq, Eq)]

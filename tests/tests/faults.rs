@@ -1,0 +1,223 @@
+//! Plugins that fail: what is put aside and replayed, what they use, and what a commit that is refused leaves.
+
+use crate::full_disk::Disk;
+use crate::shutdown::binary;
+use crate::world::{World, eventually, logs, resource_logs, sha256};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use serde_json::Value;
+use std::process::Command;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+const LISTEN: &str = "receivers: { otlp: { grpc: { listen: 127.0.0.1:0 } } }
+console: { listen: 127.0.0.1:0 }
+sinks: { streams: { type: streams } }
+";
+/// What the hostile guest asks for.
+const GRANT: &str = "{ reads: [body, name, event-name, description, severity, kind, status, time, number, trace-id, span-id, trace-state, raw, \
+     'item:*', 'event:*', 'metric:*', 'scope:*', 'resource:*'], \
+     writes: [body, name, event-name, description, severity, trace-state, raw, \
+     'item:*', 'event:*', 'metric:*', 'scope:*', 'resource:*', drop, route] }";
+
+fn folder_with_guests() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["hostile", "hostile-timer"] {
+        let guest = artifacts::guest(name).unwrap();
+        std::fs::write(folder.path().join(format!("{name}.wasm")), guest).unwrap();
+    }
+    folder
+}
+
+/// One pipeline with the hostile guest, `more` are further keys of the plugin.
+fn hostile(mode: &str, more: &str) -> String {
+    format!(
+        "{LISTEN}journal: {{ kind: disk, max: 1GiB }}
+plugins: {{ own: {{ module: hostile.wasm, grant: {GRANT}, {more} config: {{ mode: {mode} }} }} }}
+pipelines: [{{ name: logs, plugins: [own], sinks: [streams] }}]
+"
+    )
+}
+
+/// Exit code, standard output, standard error of `trommel …`, which asks the console of this collector.
+async fn trommel(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(binary());
+    command.args(arguments).args(["--console", &world.console("")]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn bodies(records: &[Value]) -> Vec<&str> {
+    records.iter().map(|record| record["body"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_a_plugin_fails_on_wait_for_its_next_version() {
+    let world = World::start_in(folder_with_guests(), &hostile("trap-on", "on_failure: quarantine,")).await;
+    let lines: Vec<String> =
+        (0..40).map(|at| if at % 16 == 7 { format!("poison {at}") } else { format!("line {at}") }).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let answer = world.send(None, logs(&[("project.id", "shop")], &lines)).await.unwrap();
+    assert_eq!(answer.partial_success, None);
+    let (good, bad): (Vec<&str>, Vec<&str>) =
+        lines.iter().copied().partition(|line: &&str| line.starts_with("line"));
+    assert_eq!(bodies(&world.history_of(None, "local", "shop", good.len()).await), good);
+    let dropped =
+        r#"trommel_ledger_dropped_records_total{tenant="local",signal="logs",reason="quarantined:own"}"#;
+    assert_eq!(world.metric(dropped).await, Some(bad.len() as f64));
+    let (code, listed, said) = trommel(&world, &["dead-letters", "list", "--sink", "plugin:own"]).await;
+    assert_eq!((code, said.as_str(), listed.lines().count()), (Some(0), "", 1 + bad.len()), "{listed}");
+    assert!(!listed.contains("poison"), "{listed}");
+
+    let folder = world.end().await;
+    let world = World::start_in(folder, &hostile("noop", "on_failure: quarantine,")).await;
+    let (code, _, said) = trommel(&world, &["dead-letters", "replay", "--all"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let records = world.history_of(None, "local", "shop", lines.len()).await;
+    let mut replayed = bodies(&records)[good.len()..].to_vec();
+    replayed.sort_unstable();
+    let mut expected = bad.clone();
+    expected.sort_unstable();
+    assert_eq!(replayed, expected);
+    assert_eq!(trommel(&world, &["dead-letters", "list"]).await.1, "no dead letters\n");
+    let (code, table, said) = trommel(&world, &["ledger"]).await;
+    assert_eq!((code, said.as_str()), (Some(0), ""), "{table}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_own_plugin_has_its_share_of_the_processor_and_the_others_do_not_notice() {
+    let yaml = format!(
+        "{LISTEN}identity:
+  tokens:
+    - {{ sha256: \"{}\", tenant: acme, projects: [\"*\"], rights: [send, read] }}
+    - {{ sha256: \"{}\", tenant: globex, projects: [\"*\"], rights: [send, read] }}
+plugins: {{ own: {{ module: hostile.wasm, tenant: acme, on_failure: refuse, limits: {{ cpu: 1% }}, grant: {GRANT}, config: {{ mode: loop }} }} }}
+pipelines:
+  - {{ name: acme, when: {{ tenant: [acme] }}, plugins: [own], sinks: [streams] }}
+  - {{ name: rest, sinks: [streams] }}
+",
+        sha256("acme-token"),
+        sha256("globex-token"),
+    );
+    let world = World::start_in(folder_with_guests(), &yaml).await;
+    eventually("the plugin is loaded", || async {
+        world.http.get(world.console("/readyz")).send().await.unwrap().status().as_u16() == 200
+    })
+    .await;
+    let answer = world.send(Some("acme-token"), logs(&[], &["one"])).await.unwrap();
+    assert_eq!(answer.partial_success.unwrap_or_default().rejected_log_records, 1, "it was stopped");
+    // It took ten seconds' worth.
+    let refused = world.send(Some("acme-token"), logs(&[], &["two"])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+    assert!(refused.message().contains("own"), "{}", refused.message());
+    assert!(refused.get_details_retry_info().unwrap().retry_delay.is_some());
+    world.send(Some("globex-token"), logs(&[("project.id", "web")], &["g"])).await.unwrap();
+    assert_eq!(bodies(&world.history_of(Some("globex-token"), "globex", "web", 1).await), ["g"]);
+    let counted = r#"trommel_process_limit_total{plugin="own",limit="cpu"}"#;
+    assert_eq!(world.metric(counted).await, Some(1.0));
+    let reason =
+        r#"trommel_ledger_refused_records_total{tenant="acme",signal="logs",reason="plugin_over_cpu:own"}"#;
+    assert_eq!(world.metric(reason).await, Some(1.0));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_shows_what_plugins_use_by_tenant() {
+    let world = World::start_in(folder_with_guests(), &hostile("trap-on", "circuit: { calls: 1 },")).await;
+    let answer = world.send(None, logs(&[], &["one", "two"])).await.unwrap();
+    assert_eq!(answer.partial_success, None);
+    let (code, table, said) = trommel(&world, &["top", "--once"]).await;
+    assert_eq!((code, said.as_str()), (Some(0), ""), "{table}");
+    let row: Vec<&str> = table.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!((row[0], row[1], row.last()), ("own", "local", Some(&"closed")), "{table}");
+    world.send(None, logs(&[], &["poison"])).await.unwrap();
+    let (_, table, _) = trommel(&world, &["top", "--once"]).await;
+    assert!(table.lines().nth(1).is_some_and(|row| row.ends_with("open")), "{table}");
+    let usage = world.http.get(world.console("/v1/plugins/usage")).send().await.unwrap();
+    let usage: Value = usage.json().await.unwrap();
+    let of = &usage[0]["tenants"][0];
+    assert_eq!(
+        (&of["tenant"], &of["records"], &of["failures"]["trap"]),
+        (&"local".into(), &3.into(), &1.into())
+    );
+    assert!(of["memory_bytes"].as_u64().is_some(), "{usage}");
+    assert_eq!(world.metric(r#"trommel_process_circuit_open{plugin="own"}"#).await, Some(1.0));
+    let shown = world.http.get(world.console("/v1/plugins")).send().await.unwrap();
+    assert_eq!(shown.json::<Value>().await.unwrap()[0]["open_circuits"], 1);
+    // The plugin is passed by, as its policy says.
+    world.send(None, logs(&[("project.id", "shop")], &["three"])).await.unwrap();
+    world.history_of(None, "local", "shop", 1).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_the_disk_has_no_room_for_leaves_no_count_and_no_alert() {
+    let folder = folder_with_guests();
+    let disk = Disk::mount(&folder.path().join("trommel-data/journal"), 40);
+    let yaml = format!(
+        "{LISTEN}journal: {{ kind: disk, max: 1GiB }}
+plugins: {{ all: {{ module: hostile-timer.wasm, grant: {{ reads: [body], writes: [drop] }}, config: {{ process: all-then-trap, tick: report }} }} }}
+pipelines: [{{ name: logs, plugins: [all], sinks: [streams] }}]
+alerts: {{ channels: {{ here: {{ type: log }} }} }}
+"
+    );
+    let world = World::start_in(folder, &yaml).await;
+    let loaded = r#"trommel_process_calls_total{plugin="all",result="ok"}"#;
+    eventually("a good request", || async {
+        let _ = world.send(None, logs(&[("project.id", "shop")], &["1"])).await;
+        world.metric(loaded).await.unwrap_or_default() > 0.0
+    })
+    .await;
+    let calls = r#"trommel_process_plugin_total{plugin="all",name="calls"}"#;
+    let raised = r#"trommel_alerts_raised_total{tenant="_other",plugin="all"}"#;
+    disk.fill();
+    let mut refused = 0;
+    for _ in 0..500 {
+        if refused == 5 {
+            break;
+        }
+        let counts = || async { (world.metric(calls).await, world.metric(raised).await) };
+        let before = counts().await;
+        match world.send(None, logs(&[("project.id", "shop")], &["1"])).await {
+            Ok(_) => assert_ne!(counts().await, before),
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                assert_eq!(counts().await, before, "what is refused counts nothing");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 5, "the disk was not full");
+    disk.free();
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_tenants_with_one_bad_record_each_switch_off_nothing() {
+    let yaml = format!(
+        "{LISTEN}identity:
+  tokens: [{{ sha256: \"{}\", speaks_for: [\"*\"], rights: [send] }}]
+plugins: {{ own: {{ module: hostile.wasm, on_failure: drop, grant: {GRANT}, config: {{ mode: trap-on }} }} }}
+pipelines: [{{ name: logs, plugins: [own], sinks: [streams] }}]
+",
+        sha256("agent-token"),
+    );
+    let world = World::start_in(folder_with_guests(), &yaml).await;
+    for round in 0..25 {
+        let of = |tenant: &str| resource_logs(&[("tenant.id", tenant)], &["fine", "poison", "fine"]);
+        let request = ExportLogsServiceRequest { resource_logs: vec![of("acme"), of("globex")] };
+        let answer = world.send(Some("agent-token"), request).await.unwrap();
+        assert_eq!(answer.partial_success, None, "{round}");
+    }
+    let dropped: Vec<String> = world
+        .metrics()
+        .await
+        .lines()
+        .filter(|line| line.contains("ledger_dropped"))
+        .map(String::from)
+        .collect();
+    let counted = dropped.iter().filter(|line| line.contains("plugin:own") && line.ends_with(" 25")).count();
+    assert_eq!(counted, 2, "{dropped:?}");
+    world.end().await;
+}
