@@ -160,8 +160,8 @@ async fn whatever_a_plugin_does_is_named_and_the_others_go_on() {
         ("deep", &["trap"]),
         ("trap-late", &["trap"]),
         ("error-late", &["error"]),
-        ("search10000", &["work", "time"]),
-        ("texts10000", &["work", "time"]),
+        ("search10000", &["work"]),
+        ("texts10000", &["work"]),
         ("output-flood", &["output"]),
         ("hostcall-flood", &["output"]),
         ("undeclared-alert", &["fault"]),
@@ -174,9 +174,9 @@ async fn whatever_a_plugin_does_is_named_and_the_others_go_on() {
     ];
     // One collector for all: a plugin each, for a tenant each.
     let plugin = |(mode, _): &(&str, &[&str])| {
-        // To fill the usual 64 MiB takes a slow machine longer than the usual time.
-        let memory = if *mode == "balloon" { "limits: { memory: 16MiB }," } else { "" };
-        let more = format!("tenant: t-{mode}, {memory}");
+        // What a case is not about ends no call of it, however busy the machine is.
+        let time = if *mode == "loop" { "20ms" } else { "5s" };
+        let more = format!("tenant: t-{mode}, limits: {{ memory: 16MiB, time: {time} }},");
         let entry = hostile(mode, "refuse", &more, ", pattern: '[a-z]+@[a-z.]+'");
         format!("  {mode}: {}\n", entry.split_once(": ").unwrap().1)
     };

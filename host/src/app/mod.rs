@@ -124,7 +124,8 @@ impl App {
         let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
         let sandbox = sandbox.map_err(anyhow::Error::from)?;
         let sandbox = Arc::new(sandbox.keep_state_in(config.data.join("plugin-state")));
-        let plugins = Arc::new(Plugins::new(sandbox.clone(), config.plugins.clone(), &config.swaps));
+        let plugins =
+            Arc::new(Plugins::new(sandbox.clone(), metrics.clone(), config.plugins.clone(), &config.swaps));
         plugins.load_guards().await;
         let described = plugins.described();
         faults::with_guards(&config, |guard| {
@@ -204,7 +205,7 @@ impl App {
         app.alerting.spawn(alerts.run(app.stop_alerting.clone()));
         app.keep_time(&sandbox, tenants.clone());
         app.load_plugins();
-        let swaps = app.swap_plugins(&metrics);
+        let swaps = app.swap_plugins();
         app.follow(&config);
         app.deliver(sinks, &config).await;
         if let (Some((socket, tls)), Some(settings)) = (console_port, &config.console) {
@@ -333,8 +334,8 @@ impl App {
     }
 
     /// New versions of plugins: from their files, when they change, and from whoever asks.
-    fn swap_plugins(&mut self, metrics: &Metrics) -> Swaps {
-        let swaps = Swaps::new(self.plugins.clone(), self.pipeline.clone(), metrics.clone());
+    fn swap_plugins(&mut self) -> Swaps {
+        let swaps = Swaps::new(self.plugins.clone(), self.pipeline.clone());
         self.serving.spawn(swaps.clone().follow(self.stop_serving.clone()));
         self.serving.spawn(swaps.clone().judge(self.stop_serving.clone()));
         swaps

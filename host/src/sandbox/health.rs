@@ -4,7 +4,8 @@
 //! of its records did, by an error that costs an instance (a trap, a limit) or in which none could be made; or if its
 //! time was over before the records at fault stood alone. One poisonous record among many is no failed run, and
 //! neither is a plugin that says no by itself or uses a function wrongly: that is cheap, its instance lives, and the
-//! policy meets the records. So who sends a bad record now and then switches off nothing.
+//! policy meets the records. So who sends a bad record now and then switches off nothing. A `tick` that costs an instance
+//! is a failed run too.
 //!
 //! After a few failed runs in a row the next one waits, for twice as long after each. When too many of the last runs
 //! failed, the circuit opens: calls are not started, and after a pause one run is tried. There is one of these for each

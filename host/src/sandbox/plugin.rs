@@ -220,6 +220,7 @@ impl Plugin {
         let ticked = ticked.and_then(|lent| self.call_tick(lent, tenant, now_ns, closed));
         self.count_cpu(&side, thread_cpu().saturating_sub(start));
         self.count(&side, &ticked);
+        side.count_tick(ticked.as_ref().err());
         if let Err(error) = &ticked
             && self.told().is_due(error.kind(), now_ns).is_some()
         {

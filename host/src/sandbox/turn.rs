@@ -167,6 +167,18 @@ impl Side {
         }
     }
 
+    /// For the circuit. One that goes well says nothing of the records that runs fail on, so it closes none.
+    pub(super) fn count_tick(&self, error: Option<&PluginError>) {
+        if let Some(error) =
+            error.filter(|error| !error.is_survivable() && !matches!(error, PluginError::Load(_)))
+        {
+            let now = Instant::now();
+            if let Ok(permit) = self.health.begin(now) {
+                permit.failed(now, &error.to_string());
+            }
+        }
+    }
+
     pub(super) fn count_cpu(&self, used: Duration) {
         self.usage.cpu_ns.fetch_add(nanoseconds(used), Ordering::Relaxed);
         if let Some(share) = &self.share {

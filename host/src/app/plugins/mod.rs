@@ -17,6 +17,7 @@ use super::faults;
 use crate::batch::Signal;
 use crate::pipeline::{Counts, Differences, Score, Slot, SwapSettings, Trial, TrialKind, Versions};
 use crate::sandbox::{self, Module, Plugin, PluginError, Sandbox};
+use crate::telemetry::Metrics;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(in crate::app) struct Plugins {
     sandbox: Arc<Sandbox>,
+    metrics: Metrics,
     /// In the order of the configuration.
     table: Mutex<Vec<Entry>>,
     turn: tokio::sync::Mutex<()>,
@@ -146,12 +148,14 @@ enum Stage {
 impl Plugins {
     pub(in crate::app) fn new(
         sandbox: Arc<Sandbox>,
+        metrics: Metrics,
         settings: Vec<sandbox::Settings>,
         swaps: &BTreeMap<String, SwapSettings>,
     ) -> Plugins {
         let table = settings.into_iter().map(|settings| Entry::new(settings, swaps)).collect();
         Plugins {
             sandbox,
+            metrics,
             table: Mutex::new(table),
             turn: tokio::sync::Mutex::new(()),
             tried: Mutex::default(),
@@ -340,6 +344,10 @@ impl Candidate {
 impl Failure {
     fn new(digest: Option<Digest>, stage: Stage, outcome: Outcome, why: impl Into<String>) -> Failure {
         Failure { digest, stage, outcome, why: why.into(), at: SystemTime::now() }
+    }
+
+    fn refused(digest: Option<Digest>, stage: Stage, why: impl Into<String>) -> Failure {
+        Failure::new(digest, stage, Outcome::Refused, why)
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::files::Watch;
 use super::{
     Candidate, Digest, Entry, Failure, How, Outcome, Plugins, Previous, Stage, Turn, Version, file, golden,
 };
-use crate::pipeline::{Differences, Pipeline, Score, TrialKind};
+use crate::pipeline::{Differences, Pipeline, TrialKind};
 use crate::sandbox::Plugin;
 use crate::telemetry::Metrics;
 use serde_json::Value;
@@ -26,7 +26,6 @@ const JUDGE_EVERY: Duration = Duration::from_millis(100);
 pub(in crate::app) struct Swaps {
     plugins: Arc<Plugins>,
     pipeline: Pipeline,
-    metrics: Metrics,
     /// What is compiled aside, one at a time.
     one: Arc<tokio::sync::Mutex<()>>,
 }
@@ -65,8 +64,8 @@ enum Looked {
 }
 
 impl Swaps {
-    pub(in crate::app) fn new(plugins: Arc<Plugins>, pipeline: Pipeline, metrics: Metrics) -> Swaps {
-        Swaps { plugins, pipeline, metrics, one: Arc::default() }
+    pub(in crate::app) fn new(plugins: Arc<Plugins>, pipeline: Pipeline) -> Swaps {
+        Swaps { plugins, pipeline, one: Arc::default() }
     }
 
     /// Takes what the files of plugins have when they change, until `stop`.
@@ -124,8 +123,8 @@ impl Swaps {
             });
             let turn = self.plugins.turn().await;
             let Some(now) = self.plugins.entry(name) else { return Swapped::Unknown };
-            // What was compiled is for the settings of then.
-            if now.settings == entry.settings && digest_of(&now) == digest_of(&entry) {
+            // What was compiled is for the settings and the version of then.
+            if now.settings == entry.settings && active_since(&now) == active_since(&entry) {
                 return self.settle(&turn, now, looked);
             }
         }
@@ -162,7 +161,7 @@ impl Swaps {
                         why,
                         "a new version is refused; the one before goes on"
                     );
-                    self.count(&entry, "refused");
+                    entry.count(&self.plugins.metrics, "refused");
                 }
                 entry.failure = Some(failure);
                 self.plugins.put(entry);
@@ -170,27 +169,11 @@ impl Swaps {
             }
             Looked::Ready { version, shadow } => (version, shadow),
         };
-        let Some(active) = &entry.active else {
-            self.activate(turn, entry, version);
-            return Swapped::Promoted;
-        };
-        let before = active.score.read();
-        let trial = match shadow {
-            Some(plugin) => {
-                let name = &entry.settings.name;
-                Some((TrialKind::Shadow(Arc::new(Differences::new(name, &self.metrics))), plugin))
-            }
-            None => canary(&entry, &version.digest).map(|kind| (kind, version.plugin.clone())),
-        };
-        let Some((trial, tried)) = trial else {
-            self.activate(turn, entry, version);
-            return Swapped::Promoted;
-        };
-        let score = Arc::default();
-        entry.candidate = Some(Candidate { version, tried, score, trial, began: Instant::now(), before });
-        self.log_stage(&entry);
+        let entry = entry.next(version, shadow, &self.plugins.metrics);
+        entry.tell_next(&self.plugins.metrics);
+        let is_on_trial = entry.candidate.is_some();
         self.promote(turn, entry);
-        Swapped::OnTrial
+        if is_on_trial { Swapped::OnTrial } else { Swapped::Promoted }
     }
 
     /// The trial of a plugin ends, or the version before the active one comes back.
@@ -260,43 +243,16 @@ impl Swaps {
     fn next_stage(&self, turn: &Turn<'_>, mut entry: Entry, candidate: Candidate, now: Instant) {
         let is_shadow = matches!(candidate.trial, TrialKind::Shadow(_));
         let kind = canary(&entry, &candidate.version.digest).filter(|_| is_shadow);
-        let Some(trial) = kind else {
-            self.activate(turn, entry, candidate.version);
-            return;
+        entry = match kind {
+            None => entry.activated(candidate.version),
+            Some(trial) => {
+                let before = entry.active.as_ref().map_or(candidate.before, |active| active.score.read());
+                let (tried, score) = (candidate.version.plugin.clone(), Arc::default());
+                let candidate = Candidate { tried, score, trial, began: now, before, ..candidate };
+                Entry { candidate: Some(candidate), ..entry }
+            }
         };
-        let before = entry.active.as_ref().map(|active| active.score.read()).unwrap_or(candidate.before);
-        let tried = candidate.version.plugin.clone();
-        let score: Arc<Score> = Arc::default();
-        entry.candidate = Some(Candidate { tried, score, trial, began: now, before, ..candidate });
-        self.log_stage(&entry);
-        self.promote(turn, entry);
-    }
-
-    /// From now on requests take this version.
-    fn activate(&self, turn: &Turn<'_>, mut entry: Entry, version: Version) {
-        let version = Version { since: SystemTime::now(), ..version };
-        let replaced = entry.active.take();
-        entry.candidate = None;
-        entry.failure = None;
-        entry.is_tried = true;
-        // One that is still watched has proved nothing: the one before it stays the way back.
-        let proved = entry.previous.take();
-        let watch = entry.swap.watch;
-        if !watch.is_zero() {
-            let until = Instant::now() + watch;
-            let replaced = replaced.map(|version| (version.score.read(), version));
-            let proved = proved.map(|previous| (previous.did, previous.version)).or(replaced);
-            entry.previous = proved.map(|(did, version)| Previous { version, until, did });
-        }
-        tracing::info!(
-            plugin = entry.settings.name,
-            version = version.plugin.manifest().version,
-            digest = %version.digest,
-            by = version.how.name(),
-            "a new version is active"
-        );
-        entry.active = Some(version);
-        self.count(&entry, "promoted");
+        entry.tell_next(&self.plugins.metrics);
         self.promote(turn, entry);
     }
 
@@ -329,20 +285,8 @@ impl Swaps {
     fn note_end(&self, entry: &mut Entry, digest: Digest, stage: Stage, outcome: Outcome, why: String) {
         let (plugin, stage_name) = (&entry.settings.name, stage.name());
         tracing::warn!(plugin, %digest, stage = stage_name, why, "a new version is rolled back; the one before goes on");
-        self.count(entry, "rolled_back");
+        entry.count(&self.plugins.metrics, "rolled_back");
         entry.failure = Some(Failure::new(Some(digest), stage, outcome, why));
-    }
-
-    fn log_stage(&self, entry: &Entry) {
-        if let Some(candidate) = &entry.candidate {
-            let (plugin, stage) = (&entry.settings.name, candidate.stage().name());
-            tracing::info!(plugin, stage, digest = %candidate.version.digest, "a new version is on trial");
-        }
-    }
-
-    fn count(&self, entry: &Entry, result: &str) {
-        let labels = vec![("plugin", entry.settings.name.clone()), ("result", result.to_owned())];
-        self.metrics.process_swaps.get_or_create(&labels).inc();
     }
 
     /// Takes the entry into the table, and the table into the pipelines.
@@ -363,14 +307,16 @@ impl Plugins {
     /// Reads, compiles and checks what the module is now. Blocks.
     fn look(&self, entry: &Entry, how: How, is_forced: bool) -> Looked {
         let settings = &entry.settings;
-        let refuse =
-            |digest, stage, why: String| Looked::Refused(Failure::new(digest, stage, Outcome::Refused, why));
         let bytes = match self.sandbox.component_of(&settings.module) {
             Ok(bytes) => bytes,
-            Err(error) => return refuse(None, Stage::Loading, error.to_string()),
+            Err(error) => {
+                return Looked::Refused(Failure::refused(None, Stage::Loading, error.to_string()));
+            }
         };
         let digest = Digest::of(&bytes);
-        if entry.active.as_ref().is_some_and(|active| active.digest == digest) {
+        // One that was rolled back to may have the settings of before.
+        let is_active = |active: &Version| active.digest == digest && active.plugin.settings() == settings;
+        if entry.active.as_ref().is_some_and(is_active) {
             return Looked::Same;
         }
         if entry.candidate.as_ref().is_some_and(|candidate| candidate.version.digest == digest) {
@@ -386,31 +332,103 @@ impl Plugins {
                 return Looked::Known(format!("this version {how} ({stage}): {why}"));
             }
         }
-        let version = match self.compiled(settings, &bytes, digest, how) {
-            Ok(version) => version,
-            Err(error) => return refuse(Some(digest), Stage::Loading, error.to_string()),
-        };
-        // The configuration was checked for what the guard described.
-        if let Some(active) = entry.active.as_ref().filter(|_| settings.is_guard)
-            && active.plugin.manifest().signals != version.plugin.manifest().signals
-        {
-            let why = "a guard of other signals than before: the pipelines were checked for those; a restart checks \
-                       them again";
-            return refuse(Some(digest), Stage::Loading, why.into());
+        match self.aside(entry, &bytes, how) {
+            // The configuration was checked for what the guard described.
+            Ok((version, _)) if !entry.watches_the_same(&version) => {
+                let why = "a guard of other signals than before: the pipelines were checked for those; a restart checks \
+                           them again";
+                Looked::Refused(Failure::refused(Some(digest), Stage::Loading, why))
+            }
+            Ok((version, shadow)) => Looked::Ready { version, shadow },
+            Err(failure) => Looked::Refused(failure),
         }
-        if let Err(why) = golden::check(&self.sandbox, settings, &bytes) {
-            return refuse(Some(digest), Stage::Golden, why);
-        }
+    }
+
+    /// Compiles a component with the entry's settings, and holds it against its golden samples; and once more for its
+    /// shadow, if it has one. Blocks.
+    pub(super) fn aside(
+        &self,
+        entry: &Entry,
+        bytes: &[u8],
+        how: How,
+    ) -> Result<(Version, Option<Plugin>), Failure> {
+        let (settings, digest) = (&entry.settings, Digest::of(bytes));
+        let refused = |stage, why| Failure::refused(Some(digest), stage, why);
+        let version = self
+            .compiled(settings, bytes, digest, how)
+            .map_err(|error| refused(Stage::Loading, error.to_string()))?;
+        golden::check(&self.sandbox, settings, bytes).map_err(|why| refused(Stage::Golden, why))?;
         let has_shadow = !entry.swap.shadow.is_zero() && entry.active.is_some();
-        let shadow = has_shadow.then(|| self.sandbox.load_shadow(settings, &bytes)).transpose();
-        match shadow {
-            Ok(shadow) => Looked::Ready { version, shadow },
-            Err(error) => refuse(Some(digest), Stage::Shadow, error.to_string()),
-        }
+        let shadow = has_shadow.then(|| self.sandbox.load_shadow(settings, bytes)).transpose();
+        let shadow = shadow.map_err(|error| refused(Stage::Shadow, error.to_string()))?;
+        Ok((version, shadow))
     }
 }
 
 impl Entry {
+    /// With this version: on trial beside the active one, or active at once.
+    pub(super) fn next(self, version: Version, shadow: Option<Plugin>, metrics: &Metrics) -> Entry {
+        let Some(active) = &self.active else { return self.activated(version) };
+        let before = active.score.read();
+        let trial = match shadow {
+            Some(plugin) => {
+                let differences = Differences::new(&self.settings.name, metrics);
+                Some((TrialKind::Shadow(Arc::new(differences)), plugin))
+            }
+            None => canary(&self, &version.digest).map(|kind| (kind, version.plugin.clone())),
+        };
+        let Some((trial, tried)) = trial else { return self.activated(version) };
+        let (score, began) = (Arc::default(), Instant::now());
+        let candidate = Some(Candidate { version, tried, score, trial, began, before });
+        Entry { candidate, is_tried: true, failure: None, ..self }
+    }
+
+    /// Requests take this version; the one before is kept as long as this one is watched.
+    fn activated(mut self, version: Version) -> Entry {
+        let version = Version { since: SystemTime::now(), ..version };
+        let replaced = self.active.take();
+        // One that is still watched has proved nothing: the one before it stays the way back.
+        let proved = self.previous.take();
+        let watch = self.swap.watch;
+        if !watch.is_zero() {
+            let until = Instant::now() + watch;
+            let replaced = replaced.map(|version| (version.score.read(), version));
+            let proved = proved.map(|previous| (previous.did, previous.version)).or(replaced);
+            self.previous = proved.map(|(did, version)| Previous { version, until, did });
+        }
+        Entry { active: Some(version), candidate: None, failure: None, is_tried: true, ..self }
+    }
+
+    /// Whether a guard describes the signals of the one that is active. No other plugin need.
+    pub(super) fn watches_the_same(&self, next: &Version) -> bool {
+        let signals = |version: &Version| version.plugin.manifest().signals.clone();
+        !self.settings.is_guard || self.active.as_ref().is_none_or(|active| signals(active) == signals(next))
+    }
+
+    /// Logs and counts what [`Entry::next`] came to.
+    pub(super) fn tell_next(&self, metrics: &Metrics) {
+        let plugin = &self.settings.name;
+        if let Some(candidate) = &self.candidate {
+            let (stage, digest) = (candidate.stage().name(), &candidate.version.digest);
+            tracing::info!(plugin, stage, %digest, "a new version is on trial");
+        } else if let Some(active) = &self.active {
+            let version = &active.plugin.manifest().version;
+            tracing::info!(
+                plugin,
+                version,
+                digest = %active.digest,
+                by = active.how.name(),
+                "a new version is active"
+            );
+            self.count(metrics, "promoted");
+        }
+    }
+
+    fn count(&self, metrics: &Metrics, result: &str) {
+        let labels = vec![("plugin", self.settings.name.clone()), ("result", result.to_owned())];
+        metrics.process_swaps.get_or_create(&labels).inc();
+    }
+
     fn lasts(&self, candidate: &Candidate) -> Duration {
         match candidate.trial {
             TrialKind::Shadow(_) => self.swap.shadow,
@@ -419,8 +437,8 @@ impl Entry {
     }
 }
 
-fn digest_of(entry: &Entry) -> Option<Digest> {
-    entry.active.as_ref().map(|version| version.digest)
+fn active_since(entry: &Entry) -> Option<(Digest, SystemTime)> {
+    entry.active.as_ref().map(|version| (version.digest, version.since))
 }
 
 /// The streams that a canary has, if the plugin's versions have one.

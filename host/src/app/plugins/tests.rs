@@ -1,9 +1,10 @@
 //! Another configuration's plugins: what is kept, what is loaded, what is refused.
 
 use super::*;
+use crate::pipeline::CanarySettings;
 use crate::sandbox::{Grant, Instance, Limits, OnFailure};
-use crate::telemetry::Metrics;
 use std::path::Path;
+use std::time::Duration;
 
 fn settings(name: &str, file: &Path) -> sandbox::Settings {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
@@ -23,8 +24,9 @@ fn settings(name: &str, file: &Path) -> sandbox::Settings {
 }
 
 async fn loaded(all: Vec<sandbox::Settings>) -> Arc<Plugins> {
-    let sandbox = Arc::new(Sandbox::open(None, Metrics::new()).unwrap());
-    let plugins = Arc::new(Plugins::new(sandbox, all, &BTreeMap::new()));
+    let metrics = Metrics::new();
+    let sandbox = Arc::new(Sandbox::open(None, metrics.clone()).unwrap());
+    let plugins = Arc::new(Plugins::new(sandbox, metrics, all, &BTreeMap::new()));
     plugins.load_all(|_| {}).await;
     plugins
 }
@@ -104,4 +106,49 @@ async fn what_cannot_be_used_is_told_by_name_and_changes_nothing() {
     let prepared = plugins.prepare(&turn, same(), &BTreeMap::new()).await.unwrap();
     plugins.adopt(&turn, prepared);
     assert_eq!(shown(&plugins), ["bad: router by config", "good: quiet by start"]);
+}
+
+/// The router with these settings, which it does not read.
+fn router(file: &Path, config: &str) -> sandbox::Settings {
+    sandbox::Settings { config: config.into(), ..settings("p", file) }
+}
+
+/// The configuration is read again with these settings of the one plugin.
+async fn reloaded(plugins: &Arc<Plugins>, settings: sandbox::Settings, swap: SwapSettings) -> Entry {
+    let turn = plugins.turn().await;
+    let swaps = BTreeMap::from([("p".into(), swap)]);
+    let prepared = plugins.prepare(&turn, vec![settings], &swaps).await.unwrap();
+    plugins.adopt(&turn, prepared);
+    plugins.entry("p").unwrap()
+}
+
+#[tokio::test]
+async fn other_settings_are_watched_or_tried_as_another_version_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p");
+    std::fs::write(&file, guest("router")).unwrap();
+    let [first, second, third] = ["{}", r#"{"a": 2}"#, r#"{"a": 3}"#].map(|config| router(&file, config));
+    let active = |entry: &Entry| entry.active.as_ref().unwrap().plugin.settings().config.clone();
+    let tried =
+        |entry: &Entry| entry.candidate.as_ref().map(|of| of.version.plugin.settings().config.clone());
+    let kept = |entry: &Entry| entry.previous.as_ref().map(|of| of.version.plugin.settings().config.clone());
+    let plugins = loaded(vec![first.clone()]).await;
+
+    let entry = reloaded(&plugins, second.clone(), SwapSettings::default()).await;
+    assert_eq!((active(&entry), tried(&entry)), (second.config.clone(), None));
+    assert_eq!(kept(&entry), Some(first.config), "the way back, while it is watched");
+
+    let canary = CanarySettings { share: 0.5, lasts: Duration::from_secs(60) };
+    for swap in [
+        SwapSettings { shadow: Duration::from_secs(60), ..SwapSettings::default() },
+        SwapSettings { canary: Some(canary), ..SwapSettings::default() },
+    ] {
+        let entry = reloaded(&plugins, third.clone(), swap).await;
+        assert_eq!((active(&entry), tried(&entry)), (second.config.clone(), Some(third.config.clone())));
+        assert!(slots(&[entry])[0].versions.trial.is_some());
+        let entry = reloaded(&plugins, third.clone(), swap).await;
+        assert_eq!(tried(&entry), Some(third.config.clone()), "the same file again ends no trial");
+        let entry = reloaded(&plugins, second.clone(), swap).await;
+        assert_eq!((active(&entry), tried(&entry)), (second.config.clone(), None), "back to what runs");
+    }
 }

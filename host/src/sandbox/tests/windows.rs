@@ -321,6 +321,25 @@ fn a_tick_that_fails_keeps_nothing() {
 }
 
 #[test]
+fn ticks_that_trap_open_the_circuit_of_their_tenant() {
+    let circuit = CircuitSettings { calls: 8, failures: 2, pause: Duration::from_secs(3600) };
+    let load = |tick: &str| {
+        let mut settings = modes("get", tick);
+        settings.limits.circuit = circuit;
+        sandbox().load_bytes(&settings, timer_guest()).unwrap()
+    };
+    let plugin = load("remember-then-trap");
+    for uncallable in [None, Some(Uncallable::CircuitOpen)] {
+        assert!(plugin.tick(&tenant("acme"), NOW, &[]).is_err());
+        assert_eq!(plugin.uncallable("acme"), uncallable);
+    }
+    assert_eq!(plugin.uncallable("other"), None);
+    let wrong = load("remember-then-error");
+    (0..30).for_each(|_| assert!(wrong.tick(&tenant("acme"), NOW, &[]).is_err()));
+    assert_eq!(wrong.uncallable("acme"), None, "its instance lives");
+}
+
+#[test]
 fn a_full_store_says_so_and_the_tick_goes_on() {
     let effects = ticked("fill", &[]).unwrap();
     assert_eq!(effects.counts, [("a plugin keeps 65536 bytes for each tenant".to_string(), 64)]);
