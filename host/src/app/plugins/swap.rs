@@ -51,7 +51,7 @@ pub(in crate::app) enum Swapped {
 
 /// What came of the look at a file.
 #[derive(Debug)]
-enum Looked {
+pub(super) enum Looked {
     Same,
     /// The version on trial.
     OnTrial,
@@ -317,7 +317,7 @@ impl Swaps {
 
 impl Plugins {
     /// Reads, compiles and checks what the module is now. Blocks.
-    fn look(&self, entry: &Entry, how: How, is_forced: bool) -> Looked {
+    pub(super) fn look(&self, entry: &Entry, how: How, is_forced: bool) -> Looked {
         let settings = &entry.settings;
         let bytes = match self.sandbox.component_of(&settings.module) {
             Ok(bytes) => bytes,

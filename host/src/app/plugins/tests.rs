@@ -1,5 +1,6 @@
 //! Another configuration's plugins: what is kept, what is loaded, what is refused.
 
+use super::swap::Looked;
 use super::*;
 use crate::pipeline::CanarySettings;
 use crate::sandbox::{Grant, Instance, Limits, OnFailure};
@@ -111,6 +112,41 @@ async fn what_cannot_be_used_is_told_by_name_and_changes_nothing() {
 /// The router with these settings, which it does not read.
 fn router(file: &Path, config: &str) -> sandbox::Settings {
     sandbox::Settings { config: config.into(), ..settings("p", file) }
+}
+
+#[tokio::test]
+async fn what_was_rolled_back_is_not_tried_again_when_its_file_went_and_came() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p");
+    std::fs::write(&file, guest("router")).unwrap();
+    let plugins = loaded(vec![router(&file, "{}")]).await;
+    std::fs::write(&file, guest("first-filter")).unwrap();
+    let mut entry = plugins.entry("p").unwrap();
+    let digest = Some(Digest::of(guest("first-filter")));
+    entry.ended = Some(Failure::new(digest, Stage::Watching, Outcome::RolledBack, "it drops all"));
+    entry.failure = Some(Failure::refused(None, Stage::Loading, "no such file"));
+    for (how, is_forced, is_known) in
+        [(How::File, false, true), (How::Command, false, true), (How::Command, true, false)]
+    {
+        let looked = plugins.look(&entry, how, is_forced);
+        match looked {
+            Looked::Known(known) => assert!(is_known && known.outcome == Outcome::RolledBack, "{how:?}"),
+            Looked::Ready { .. } => assert!(!is_known, "{how:?}"),
+            other => panic!("{how:?}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_guard_that_comes_later_has_the_signals_that_the_pipelines_were_checked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("own");
+    let guard = sandbox::Settings { is_guard: true, on_failure: OnFailure::Drop, ..settings("own", &file) };
+    let plugins = loaded(vec![guard]).await;
+    std::fs::write(&file, guest("first-filter")).unwrap();
+    let looked = plugins.look(&plugins.entry("own").unwrap(), How::File, false);
+    let Looked::Refused(failure) = looked else { panic!("{looked:?}") };
+    assert!(failure.why.starts_with("a guard of other signals"), "{}", failure.why);
 }
 
 /// The configuration is read again with these settings of the one plugin.
