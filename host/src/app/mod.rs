@@ -110,6 +110,11 @@ pub async fn stop_signal() -> bool {
     }
 }
 
+async fn settled(mut settled: watch::Receiver<bool>) {
+    // The sender ends with the collector: then there is nothing to wait for.
+    let _ = settled.wait_for(|settled| *settled).await;
+}
+
 impl App {
     /// Looks at what the configuration names, takes the ports, opens the stores, loads the plugins, then serves. What
     /// cannot start is told, with its name.
@@ -268,18 +273,16 @@ impl App {
 
     /// Waits until every plugin is loaded, or known not to be.
     pub async fn settled(&self) {
-        let mut settled = self.settled.clone();
-        // The sender ends with the collector: then there is nothing to wait for.
-        let _ = settled.wait_for(|settled| *settled).await;
+        settled(self.settled.clone()).await;
     }
 
     /// Sends demonstration traffic until the collector stops.
     pub fn send_demonstration(&mut self, demo: Demo) {
         let Some(to) = self.grpc else { return };
         let stop = self.stop_receiving.clone();
-        let mut settled = self.settled.clone();
+        let settled = settled(self.settled.clone());
         self.demonstration.spawn(async move {
-            let _ = settled.wait_for(|settled| *settled).await;
+            settled.await;
             if let Err(error) = demo::send(to, demo.tokens, stop).await {
                 tracing::warn!(%error, "the demonstration ended");
             }
@@ -336,7 +339,7 @@ impl App {
     /// New versions of plugins: from their files, when they change, and from whoever asks.
     fn swap_plugins(&mut self) -> Swaps {
         let swaps = Swaps::new(self.plugins.clone(), self.pipeline.clone());
-        self.serving.spawn(swaps.clone().follow(self.stop_serving.clone()));
+        self.serving.spawn(swaps.clone().follow(settled(self.settled.clone()), self.stop_serving.clone()));
         self.serving.spawn(swaps.clone().judge(self.stop_serving.clone()));
         swaps
     }
@@ -385,7 +388,7 @@ impl App {
             delivering: self.delivering.clone(),
             metrics: metrics.clone(),
         };
-        self.reloading.spawn(reload.run(self.stop_reloading.clone()));
+        self.reloading.spawn(reload.run(settled(self.settled.clone()), self.stop_reloading.clone()));
     }
 
     fn receive(

@@ -10,7 +10,7 @@ use super::faults;
 use super::files::Watch;
 use super::plugins::Plugins;
 use crate::config::{Config, Fault, Faults};
-use crate::journal::Journal;
+use crate::journal::{self, Journal, SinkId};
 use crate::pipeline::{Arrangement, Pipeline, Slot};
 use crate::sinks::{self, Sink};
 use crate::streams::Streams;
@@ -49,8 +49,8 @@ struct Changed {
 }
 
 impl Reload {
-    /// Reads the file again on SIGHUP, and when it changes, until `stop`.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Reads the file again on SIGHUP, and when it changes, until `stop`; once what it names now is loaded.
+    pub(super) async fn run(mut self, settled: impl Future<Output = ()>, stop: CancellationToken) {
         use tokio::signal::unix::{SignalKind, signal};
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
@@ -59,6 +59,9 @@ impl Reload {
                 return;
             }
         };
+        if stop.run_until_cancelled(settled).await.is_none() {
+            return;
+        }
         let mut watch = Watch::open([self.file.clone()]);
         loop {
             let is_asked = tokio::select! {
@@ -121,9 +124,11 @@ impl Reload {
             described.or(faults::known_signals(guard))
         })?;
         let opened = self.open(&next).await?;
-        let changed = self.take(next, &prepared.slots(), opened).await?;
+        let ids = self.arrange(&next, &prepared.slots())?;
         plugins.adopt(&turn, prepared);
-        Ok(changed)
+        // To hand sinks over may take a while: nobody's version waits for it.
+        drop(turn);
+        Ok(self.serve(next, &ids, opened).await)
     }
 
     /// Sections that differ and cannot change while the collector runs.
@@ -181,13 +186,8 @@ impl Reload {
         Ok(opened)
     }
 
-    /// Nothing is wrong with it.
-    async fn take(
-        &mut self,
-        next: Config,
-        slots: &[Slot],
-        opened: Vec<(usize, Arc<Sink>)>,
-    ) -> Result<Changed, Faults> {
+    /// Nothing is wrong with it: requests go its way from now on. The numbers of its sinks.
+    fn arrange(&self, next: &Config, slots: &[Slot]) -> Result<Vec<SinkId>, Faults> {
         let ids = match self.journal.take_on(&next.kept) {
             Ok(ids) => ids,
             Err(error) => {
@@ -204,6 +204,11 @@ impl Reload {
                 "names that are there",
             )]));
         }
+        Ok(ids)
+    }
+
+    /// Hands its sinks over, and ends those that it has not.
+    async fn serve(&mut self, next: Config, ids: &[SinkId], opened: Vec<(usize, Arc<Sink>)>) -> Changed {
         let mut changed = Changed {
             pipelines: self.config.pipelines != next.pipelines,
             plugins: changed_plugins(&self.config, &next),
@@ -215,13 +220,21 @@ impl Reload {
             delivering.serve(name, ids[at], sink, settings_of(&next, at)).await;
             changed.sinks.push(name.clone());
         }
+        // Its share of the journal, or whether it is essential.
+        let is_otherwise = |sink: &&journal::SinkSettings| {
+            self.config.kept.iter().any(|before| before.name == sink.name && before != *sink)
+                && !changed.sinks.contains(&sink.name)
+        };
+        let otherwise: Vec<String> =
+            next.kept.iter().filter(is_otherwise).map(|sink| sink.name.clone()).collect();
+        changed.sinks.extend(otherwise);
         let is_kept = |name: &str| next.sinks.iter().any(|(kept, _)| kept == name);
         changed.removed = delivering.retire(is_kept).await;
         for name in &changed.removed {
             self.journal.retire(name);
         }
         self.config = next;
-        Ok(changed)
+        changed
     }
 }
 

@@ -203,7 +203,7 @@ async fn wrong_method(request: Request) -> Fault {
     let path = request.uri().path();
     let right = match posted.contains(&path) {
         true => "POST",
-        false if path.starts_with("/v1/plugins/") => "POST, DELETE",
+        false if path.starts_with("/v1/plugins/") && path.ends_with("/swap") => "POST, DELETE",
         false => "GET",
     };
     Fault::wrong_method(right)

@@ -43,7 +43,8 @@ pub(super) async fn record(State(site): State<Arc<Site>>, parts: Parts) -> Resul
     let place = place(&site, parts.version)?;
     let recordings = site.console.recordings.as_ref();
     let recordings = recordings.ok_or_else(|| Fault::not_configured("nothing passes here"))?;
-    let recording = recordings.begin(which.clone())?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let recording = recordings.begin(which.clone(), end)?;
     tracing::info!(
         tenant = which.tenant,
         project = which.project,
@@ -60,7 +61,7 @@ pub(super) async fn record(State(site): State<Arc<Site>>, parts: Parts) -> Resul
         parts,
         recording,
         recheck,
-        end: Instant::now() + Duration::from_secs(seconds),
+        end,
         bytes_left,
         sum: Sum::default(),
         ended: None,

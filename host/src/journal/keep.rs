@@ -170,6 +170,8 @@ pub(super) struct State {
     pub(super) disk_bytes: u64,
     /// Goes on with all that marks tell.
     pub(super) changes: u64,
+    /// A sink is new: marks that name it come before the first entry for it.
+    pub(super) wants_marks: bool,
 }
 
 impl Journal {
@@ -270,6 +272,7 @@ impl Journal {
                 segments: Vec::new(),
                 starts: recovered.starts,
                 changes: 1,
+                wants_marks: false,
             }),
             effects: Mutex::default(),
             followed: Notify::new(),

@@ -33,7 +33,9 @@ impl Round<'_> {
             self.writer.wants_full_marks = true;
         }
         let is_due = self.writer.marked.is_none_or(|(at, changes)| {
-            (self.is_upkeep || at.elapsed() >= MARKS_EVERY) && self.journal.state().changes != changes
+            let state = self.journal.state();
+            let is_time = self.is_upkeep || at.elapsed() >= MARKS_EVERY;
+            state.wants_marks || is_time && state.changes != changes
         });
         if !is_due && !self.writer.wants_full_marks {
             return Ok(());
@@ -80,7 +82,9 @@ impl Journal {
 
     /// At one moment: the marks, the oldest segment that is needed, and after which changes that is.
     fn marks(&self, is_full: bool) -> (Marks, Option<u64>, u64) {
-        let state = self.state();
+        let mut state = self.state();
+        // Who cannot write them tries again.
+        state.wants_marks = false;
         let (next, time_ms) = (state.next_number, state.time_ms);
         let gone = |number: u16, name: &str| SinkMark {
             number,

@@ -31,9 +31,9 @@ pub(super) struct Known {
     pub(super) waiting: Arc<Notify>,
 }
 
-/// The process has known too many names: only the next start forgets those that are gone.
+/// The journal has known too many names. Those that are gone keep their place, since what they took is in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {SINKS_MAX} sinks since the start: the next start has room for others")]
+#[error("the journal has known {SINKS_MAX} sinks, and has no place for the name of another")]
 pub struct TooManySinks;
 
 impl Sinks {
@@ -80,13 +80,14 @@ impl Journal {
     pub fn take_on(&self, sinks: &[SinkSettings]) -> Result<Vec<SinkId>, TooManySinks> {
         let mut state = self.state();
         let mut next = Sinks::clone(&self.sinks.load());
-        let mut ids = Vec::new();
+        let (mut ids, mut is_new) = (Vec::new(), false);
         for (sink, terms) in sinks.iter().zip(Terms::of(sinks, self.shares.bytes_max)) {
             let at = next.position(&sink.name).unwrap_or(next.known.len());
             if at == next.known.len() {
                 let number = next.known.iter().map(|known| known.number).max().map_or(0, |last| last + 1);
                 let name = sink.name.clone();
                 next.known.push(Known { name, number, terms: None, waiting: Arc::default() });
+                is_new = true;
             }
             if next.known[at].terms.is_none() {
                 let head = state.next_number;
@@ -97,7 +98,7 @@ impl Journal {
             next.known[at].terms = Some(terms);
             ids.push(SinkId(at as u16));
         }
-        if next.known.len() > SINKS_MAX {
+        if is_new && next.known.len() > SINKS_MAX {
             state.queues.truncate(self.sinks.load().known.len());
             return Err(TooManySinks);
         }
@@ -105,6 +106,7 @@ impl Journal {
         self.ledger.name_sinks(next.known.iter().map(|known| known.name.clone()).collect());
         self.sinks.store(Arc::new(next));
         state.changes += 1;
+        state.wants_marks |= is_new;
         Ok(ids)
     }
 

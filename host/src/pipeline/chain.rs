@@ -52,6 +52,22 @@ pub(super) struct Stopped {
     pub(super) after: Duration,
 }
 
+/// The places of plugins with a share of CPU time that were given a piece of a batch: they are given the others too.
+#[derive(Debug, Default)]
+pub(super) struct Begun(Vec<usize>);
+
+impl Begun {
+    fn is_by(&self, at: usize) -> bool {
+        self.0.contains(&at)
+    }
+
+    fn note(&mut self, at: usize, plugin: &Plugin) {
+        if plugin.settings().limits.cpu.is_some() && !self.is_by(at) {
+            self.0.push(at);
+        }
+    }
+}
+
 /// The plugins of one pipeline, in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chain {
@@ -134,12 +150,12 @@ impl Chain {
         absent.map(|slot| Left::of(&slot.name, tenant).passed("not_loaded", records)).collect()
     }
 
-    /// One piece through all plugins, at this time; `is_begun`: it is not the first of its batch. Takes as long as they
-    /// do: not for an executor's thread, unless the piece is small and the chain [`Chain::is_quick`].
+    /// One piece through all plugins, at this time. Takes as long as they do: not for an executor's thread, unless the
+    /// piece is small and the chain [`Chain::is_quick`].
     pub(super) fn run(
         &self,
         mut piece: Piece,
-        (now_ns, is_begun): (u64, bool),
+        (now_ns, begun_by): (u64, &mut Begun),
         tenant: &TenantId,
         keys: &IdentityKeys,
         tally: &mut Tally,
@@ -150,7 +166,7 @@ impl Chain {
         let kept = &self.wanted[piece.signal() as usize];
         let expected = Wanted(kept.load(Ordering::Relaxed));
         piece.expect(expected);
-        let ran = self.call_all(piece, (now_ns, is_begun), tenant, keys, tally, taken)?;
+        let ran = self.call_all(piece, (now_ns, begun_by), tenant, keys, tally, taken)?;
         if ran.0.wanted() != expected {
             kept.store(ran.0.wanted().0, Ordering::Relaxed);
         }
@@ -163,7 +179,7 @@ impl Chain {
     fn call_all(
         &self,
         mut piece: Piece,
-        (now_ns, is_begun): (u64, bool),
+        (now_ns, begun_by): (u64, &mut Begun),
         tenant: &TenantId,
         keys: &IdentityKeys,
         tally: &mut Tally,
@@ -194,13 +210,15 @@ impl Chain {
                 let (looked_at, before) = wrong_identities(piece, keys);
                 (piece, wrong) = (looked_at, Some(before));
             }
-            let ran = match chosen.try_run(piece, now_ns, is_begun) {
+            let policy = chosen.plugin.settings().on_failure;
+            let ran = match chosen.try_run(piece, now_ns, begun_by.is_by(at)) {
                 Ok(ran) => ran,
                 Err(not_run) => {
-                    piece = slot.go_without(not_run, tenant, tally, &mut left)?;
+                    piece = slot.go_without(not_run, slot.instead_of(policy), tenant, tally, &mut left)?;
                     continue;
                 }
             };
+            begun_by.note(at, chosen.plugin);
             let failed = ran.failed_records();
             let Ran { piece: after, effects, filtered, quarantined, .. } = ran;
             piece = after;
@@ -210,9 +228,9 @@ impl Chain {
                 piece = looked_at;
                 forged = after.saturating_sub(wrong.replace(after).unwrap_or_default());
             }
-            slot.count(Counted { before, after: piece.records(), filtered, failed }, tenant, tally);
+            slot.count(Counted { before, after: piece.records(), filtered, failed, policy }, tenant, tally);
             let mut of_plugin = Left { effects, forged, ..Left::of(&slot.name, tenant) };
-            match slot.on_failure {
+            match policy {
                 OnFailure::Pass => of_plugin = of_plugin.passed("failed", failed.into()),
                 OnFailure::Quarantine => of_plugin.put_aside(&piece, quarantined, failed),
                 OnFailure::Drop | OnFailure::Refuse => {}
@@ -263,25 +281,33 @@ struct Counted {
     after: u32,
     filtered: u32,
     failed: u32,
+    /// Of the version that ran.
+    policy: OnFailure,
 }
 
 impl Slot {
-    /// What holds for all records while it cannot be called.
+    /// What holds for all records while nothing is there to be called.
     fn instead(&self) -> OnFailure {
-        if self.is_guard { OnFailure::Refuse } else { self.on_failure }
+        self.instead_of(self.on_failure)
+    }
+
+    /// And while a version with this policy cannot be called.
+    fn instead_of(&self, policy: OnFailure) -> OnFailure {
+        if self.is_guard { OnFailure::Refuse } else { policy }
     }
 
     /// The piece without the plugin, which cannot be called now.
     fn go_without(
         &self,
         not_run: NotRun,
+        instead: OnFailure,
         tenant: &TenantId,
         tally: &mut Tally,
         left: &mut Vec<Left>,
     ) -> Result<Piece, Stopped> {
         let NotRun { mut piece, why, after } = not_run;
         let records = u64::from(piece.records());
-        match self.instead() {
+        match instead {
             OnFailure::Refuse => return Err(Stopped { name: self.name.clone(), why, after }),
             OnFailure::Drop => {
                 piece.drop_records(0..piece.records());
@@ -305,9 +331,9 @@ impl Slot {
     }
 
     fn count(&self, counted: Counted, tenant: &TenantId, tally: &mut Tally) {
-        let Counted { before, after, mut filtered, failed } = counted;
+        let Counted { before, after, mut filtered, failed, policy } = counted;
         let reason = || Reason::from(format!("plugin:{}", self.name));
-        let removed = match self.on_failure {
+        let removed = match policy {
             OnFailure::Pass => 0,
             // Those that are put aside are counted when it is known whether they are kept.
             OnFailure::Refuse | OnFailure::Drop | OnFailure::Quarantine => failed,
@@ -316,11 +342,11 @@ impl Slot {
         let expected = before.saturating_sub(filtered + removed);
         let added = after.saturating_sub(expected);
         filtered += expected.saturating_sub(after);
-        if removed > 0 && self.on_failure == OnFailure::Refuse {
+        if removed > 0 && policy == OnFailure::Refuse {
             tally.take_back(tenant, removed.into(), reason());
         }
         let outcome = tally.outcome(tenant);
-        if removed > 0 && self.on_failure == OnFailure::Drop {
+        if removed > 0 && policy == OnFailure::Drop {
             *outcome.dropped.entry(reason()).or_default() += u64::from(removed);
         }
         if filtered > 0 {

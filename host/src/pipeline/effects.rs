@@ -84,7 +84,8 @@ impl Consequences {
     fn labels(&self, plugin: &str, name: String) -> Vec<(&'static str, String)> {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let Names { known, most } = names.entry(plugin.to_owned()).or_default();
-        let name = match known.contains(&name) || known.len() < *most {
+        // Under `_other` comes what was beyond the names of one request.
+        let name = match name != OTHERS && (known.contains(&name) || known.len() < *most) {
             true => {
                 known.insert(name.clone());
                 name

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Recordings at one time: each copies all that it takes.
 const RECORDINGS_MAX: usize = 4;
@@ -73,6 +74,8 @@ pub(super) struct Taken(Vec<Arc<Tap>>);
 #[derive(Debug)]
 struct Tap {
     which: Which,
+    /// Whoever does not read is not copied for any longer.
+    until: Instant,
     queue: mpsc::Sender<Recorded>,
     /// Bytes that wait.
     waiting: AtomicUsize,
@@ -94,8 +97,8 @@ impl Recordings {
         Recordings { pipeline }
     }
 
-    /// From now on, until what is handed out is dropped.
-    pub fn begin(&self, which: Which) -> Result<Recording, RecordError> {
+    /// From now on, until then or until what is handed out is dropped.
+    pub fn begin(&self, which: Which, until: Instant) -> Result<Recording, RecordError> {
         if let Some(name) = &which.pipeline {
             let snapshot = self.pipeline.shared.snapshot.load();
             let way = snapshot.ways.iter().find(|way| way.name == *name).ok_or(RecordError::NoPipeline)?;
@@ -104,6 +107,7 @@ impl Recordings {
         let (sender, queue) = mpsc::channel(QUEUE_BATCHES_MAX);
         let tap = Arc::new(Tap {
             which,
+            until,
             queue: sender,
             waiting: AtomicUsize::new(0),
             lost_batches: AtomicU64::new(0),
@@ -180,7 +184,9 @@ impl Taps {
         if self.number.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let is_wanted = |tap: &&Arc<Tap>| tap.which.takes(pipeline, batch.signal, &batch.stream);
+        let now = Instant::now();
+        let is_wanted =
+            |tap: &&Arc<Tap>| tap.until > now && tap.which.takes(pipeline, batch.signal, &batch.stream);
         let taken: Vec<Arc<Tap>> = self.taps.load().iter().filter(is_wanted).cloned().collect();
         (!taken.is_empty()).then_some(Taken(taken))
     }
@@ -245,7 +251,8 @@ mod tests {
     fn tap(which: Which) -> (Arc<Tap>, mpsc::Receiver<Recorded>) {
         let (sender, queue) = mpsc::channel(QUEUE_BATCHES_MAX);
         let (waiting, [lost_batches, lost_records]) = (AtomicUsize::new(0), [0, 0].map(AtomicU64::new));
-        (Arc::new(Tap { which, queue: sender, waiting, lost_batches, lost_records }), queue)
+        let until = Instant::now() + std::time::Duration::from_secs(60);
+        (Arc::new(Tap { which, until, queue: sender, waiting, lost_batches, lost_records }), queue)
     }
 
     #[test]

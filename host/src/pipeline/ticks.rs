@@ -87,7 +87,7 @@ async fn round(shared: Arc<Shared>, plugin: Plugin) {
 }
 
 fn call(shared: &Shared, plugin: &Plugin, tenant: &TenantId) {
-    if plugin.uncallable(tenant.as_str()).is_some() {
+    if plugin.may_tick(tenant).is_err() {
         // The windows wait, as they do for a plugin that is slow.
         return;
     }

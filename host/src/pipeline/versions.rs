@@ -146,7 +146,8 @@ impl Score {
         }
     }
 
-    /// Runs the plugin if it may be called, and counts. That it may not, since it failed too often, counts as failed.
+    /// Runs the plugin if it may be called, and counts. That it may not, since it failed too often, counts as failed; since it
+    /// used up its CPU time, not at all.
     pub(super) fn try_run(
         &self,
         plugin: &Plugin,
@@ -157,13 +158,14 @@ impl Score {
         if !plugin.manifest().signals.contains(&piece.signal()) {
             return plugin.try_run(piece, now_ns, is_begun);
         }
-        let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let records = u64::from(piece.records());
-        let start = number.is_multiple_of(RUNS_PER_TIMED).then(thread_cpu);
-        let ran = plugin.try_run(piece, now_ns, is_begun).inspect_err(|not_run| {
-            let is_failing = not_run.why != Uncallable::OverCpu;
-            self.failed_runs.fetch_add(u64::from(is_failing), Ordering::Relaxed);
-        })?;
+        let start = self.runs.load(Ordering::Relaxed).is_multiple_of(RUNS_PER_TIMED).then(thread_cpu);
+        let ran = plugin.try_run(piece, now_ns, is_begun);
+        if ran.as_ref().is_err_and(|not_run| not_run.why == Uncallable::OverCpu) {
+            return ran;
+        }
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        let ran = ran.inspect_err(|_| _ = self.failed_runs.fetch_add(1, Ordering::Relaxed))?;
         if let Some(start) = start {
             self.note_cost(thread_cpu().saturating_sub(start), records);
         }

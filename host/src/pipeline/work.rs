@@ -3,7 +3,7 @@
 //! The way is cut into steps (a piece through a chain is one), so that whoever works on it can stop between two of
 //! them and let another tenant's go first.
 
-use super::chain::{self, Chain, Missing, Stopped};
+use super::chain::{self, Begun, Chain, Missing, Stopped};
 use super::left::Leavings;
 use super::record::Taken;
 use super::route::Plan;
@@ -91,6 +91,7 @@ struct InChain {
     /// Of its tenant, when it began.
     before: Outcome,
     waiting: VecDeque<Piece>,
+    begun_by: Begun,
     done: Vec<Piece>,
 }
 
@@ -218,7 +219,8 @@ impl Work {
         };
         let done = Vec::with_capacity(waiting.len());
         let before = self.made.tally.outcome(&batch.stream.tenant).clone();
-        self.step_in_chain(InChain { way, taken, batch, before, waiting, done });
+        let begun_by = Begun::default();
+        self.step_in_chain(InChain { way, taken, batch, before, waiting, begun_by, done });
     }
 
     /// The next piece, or the end of the chain after the last.
@@ -228,7 +230,7 @@ impl Work {
             let chain = &self.snapshot.ways[at.way].chain;
             let tenant = &at.batch.stream.tenant;
             let keys = &self.shared.settings.identity;
-            let when = (now_ns, !at.done.is_empty());
+            let when = (now_ns, &mut at.begun_by);
             let taken = at.taken.as_ref();
             match chain.run(piece, when, tenant, keys, &mut self.made.tally, taken) {
                 Ok((piece, left)) => {

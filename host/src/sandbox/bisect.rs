@@ -118,7 +118,7 @@ impl Plugin {
                 0 => String::new(),
                 untold => format!(" ({untold} failures of this kind since it was told last)"),
             };
-            self.log(&format!("failed on {records} records, which are {what}: {error}{before}"), now_ns);
+            self.report(&format!("failed on {records} records, which are {what}: {error}{before}"));
         }
     }
 }

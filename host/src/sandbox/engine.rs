@@ -164,10 +164,11 @@ impl Sandbox {
                     std::thread::park_timeout(LOAD_TICK);
                 }
             });
-            let result = work();
+            // A panic must not leave the clock running: the scope waits for it.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             is_done.store(true, Ordering::Release);
             clock.thread().unpark();
-            result
+            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 

@@ -42,6 +42,12 @@ impl PluginLog {
         PluginLog { plugin: plugin.into(), mask, bytes_per_second, refusals, second: Mutex::default() }
     }
 
+    /// What the collector tells of the plugin. It is not the plugin's to use up; who writes it bounds it.
+    pub(super) fn report(&self, line: &str) {
+        let line = printable(&self.mask.apply(line), LINE_BYTES_MAX);
+        tracing::error!(plugin = self.plugin, "{line}");
+    }
+
     /// Writes one line, or counts it as left out; the next second begins with their number.
     pub(super) fn write(&self, level: LogLevel, line: &str, now_ns: u64) {
         let line = printable(&self.mask.apply(line), LINE_BYTES_MAX);

@@ -224,7 +224,7 @@ impl Plugin {
         if let Err(error) = &ticked
             && self.told().is_due(error.kind(), now_ns).is_some()
         {
-            self.log(&format!("failed on the windows of {tenant}, which are lost: {error}"), now_ns);
+            self.report(&format!("failed on the windows of {tenant}, which are lost: {error}"));
         }
         ticked
     }
@@ -279,9 +279,9 @@ impl Plugin {
         };
     }
 
-    /// Writes to the plugin's own log, which is bounded by the second.
-    pub(super) fn log(&self, line: &str, now_ns: u64) {
-        self.inner.shared.log.write(super::logs::LogLevel::Error, line, now_ns);
+    /// Tells the log of a failure that is due there, once a minute for each kind.
+    pub(super) fn report(&self, line: &str) {
+        self.inner.shared.log.report(line);
     }
 
     pub(super) fn is_next_timed(&self) -> bool {

@@ -189,16 +189,25 @@ impl Lent {
         if state.memory.was_refused {
             state.shared.refusals.count("memory", 1);
         }
-        let fault = state.fault.take().map(PluginError::Fault);
+        let fault = state.fault.take();
         match result {
-            Ok(Ok(value)) => fault.map_or(Ok(value), |fault| Err((fault, true))),
+            Ok(Ok(value)) => fault.map_or(Ok(value), |fault| Err((PluginError::Fault(fault), true))),
             Ok(Err(text)) => {
                 // Before it is cut: half a secret tells enough.
                 let text = state.shared.mask.apply(&text);
                 let guest = PluginError::Guest(printable(&text, GUEST_TEXT_BYTES_MAX));
-                Err((fault.unwrap_or(guest), true))
+                Err((fault.map_or(guest, PluginError::Fault), true))
             }
-            Err(error) => Err((fault.unwrap_or_else(|| state.stopped_by(&error)), false)),
+            Err(error) => {
+                // Whatever it did wrong before: it was stopped, and the instance is lost.
+                let stopped = match (state.stopped_by(&error), fault) {
+                    (PluginError::Trap(text), Some(fault)) => {
+                        PluginError::Trap(format!("{fault}; then {text}"))
+                    }
+                    (stopped, _) => stopped,
+                };
+                Err((stopped, false))
+            }
         }
     }
 }

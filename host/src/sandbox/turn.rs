@@ -5,10 +5,9 @@
 
 use super::bisect::Ran;
 use super::health::{Health, NotNow};
-use super::share::CpuShare;
 use super::usage::{PluginUsage, TENANTS_MAX, TenantUsage, nanoseconds};
 use super::{Instance, Plugin, PluginError, Settings};
-use crate::batch::Piece;
+use crate::batch::{Piece, TenantId};
 use crate::telemetry::Metrics;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -98,7 +97,8 @@ pub(super) struct Sides {
 pub(super) struct Side {
     usage: Arc<TenantUsage>,
     health: Health,
-    share: Option<Arc<CpuShare>>,
+    /// CPU time in a second, and whose account it is.
+    share: Option<(Duration, Arc<TenantUsage>)>,
 }
 
 /// What a new tenant's side is made of.
@@ -107,14 +107,13 @@ struct NewSide {
     settings: Settings,
     metrics: Metrics,
     /// Where instances are for all tenants, so is the share.
-    share: Option<Arc<CpuShare>>,
+    shared: Option<Arc<TenantUsage>>,
 }
 
 impl Sides {
     pub(super) fn new(settings: &Settings, usage: Arc<PluginUsage>, metrics: &Metrics) -> Sides {
-        let share = settings.limits.cpu.filter(|_| settings.instance == Instance::Shared);
-        let share = share.map(|per_second| Arc::new(CpuShare::new(per_second)));
-        let new = NewSide { settings: settings.clone(), metrics: metrics.clone(), share };
+        let shared = (settings.instance == Instance::Shared).then(|| Arc::clone(&usage.shared));
+        let new = NewSide { settings: settings.clone(), metrics: metrics.clone(), shared };
         let others = Arc::new(new.side(crate::telemetry::OTHERS, usage.tenant(crate::telemetry::OTHERS)));
         let whole = Health::of_plugin(settings.limits.circuit, &settings.name, metrics);
         Sides { usage, sides: RwLock::default(), others, whole, new }
@@ -135,19 +134,17 @@ impl Sides {
     /// Tenants whose circuit is open, or that of the whole plugin.
     fn open(&self) -> usize {
         let sides = self.sides.read().unwrap_or_else(PoisonError::into_inner);
-        sides.values().filter(|side| side.health.is_open()).count() + usize::from(self.whole.is_open())
+        let all = sides.values().chain([&self.others]).map(|side| &side.health).chain([&self.whole]);
+        all.filter(|health| health.is_open()).count()
     }
 }
 
 impl NewSide {
     fn side(&self, tenant: &str, usage: Arc<TenantUsage>) -> Side {
         let Settings { name, limits, .. } = &self.settings;
-        let own = || limits.cpu.map(|per_second| Arc::new(CpuShare::new(per_second)));
-        Side {
-            usage,
-            health: Health::of_tenant(limits.circuit, name, tenant, &self.metrics),
-            share: self.share.clone().or_else(own),
-        }
+        let owner = self.shared.as_ref().unwrap_or(&usage);
+        let share = limits.cpu.map(|per_second| (per_second, Arc::clone(owner)));
+        Side { usage, health: Health::of_tenant(limits.circuit, name, tenant, &self.metrics), share }
     }
 }
 
@@ -181,13 +178,13 @@ impl Side {
 
     pub(super) fn count_cpu(&self, used: Duration) {
         self.usage.cpu_ns.fetch_add(nanoseconds(used), Ordering::Relaxed);
-        if let Some(share) = &self.share {
-            share.used(used, Instant::now());
+        if let Some((per_second, owner)) = &self.share {
+            owner.share.used(used, *per_second, Instant::now());
         }
     }
 
     fn over_cpu(&self, now: Instant) -> Option<Duration> {
-        self.share.as_ref().and_then(|share| share.not_before(now))
+        self.share.as_ref().and_then(|(per_second, owner)| owner.share.not_before(*per_second, now))
     }
 }
 
@@ -244,6 +241,15 @@ impl Plugin {
         let over_cpu = side.over_cpu(now).map(|_| Uncallable::OverCpu);
         let not_now = || self.sides().whole.not_now(now).or_else(|| side.health.not_now(now));
         over_cpu.or_else(|| not_now().map(|not_now| reason(not_now).0))
+    }
+
+    /// Whether it may be given windows of this tenant's now. That it may not, since its CPU time is used up, is counted.
+    pub fn may_tick(&self, tenant: &TenantId) -> Result<(), Uncallable> {
+        let Some(why) = self.uncallable(tenant.as_str()) else { return Ok(()) };
+        if why == Uncallable::OverCpu {
+            self.refusals().count("cpu", 1);
+        }
+        Err(why)
     }
 
     /// Circuits that are open: one for each tenant, and one for all where no instance can be made.

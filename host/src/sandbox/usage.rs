@@ -4,6 +4,7 @@
 //! waits for. Tenants are bounded; those beyond are one.
 
 use super::PluginError;
+use super::share::CpuShare;
 use crate::telemetry::{Metrics, OTHERS, TenantLabels};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -31,7 +32,7 @@ pub(super) struct PluginUsage {
     tenants: RwLock<HashMap<String, Arc<TenantUsage>>>,
     /// Of tenants beyond the bound.
     others: Arc<TenantUsage>,
-    /// Memory of instances that belong to no tenant.
+    /// Memory and CPU share of instances that belong to no tenant.
     pub(super) shared: Arc<TenantUsage>,
     /// CPU time of all, in nanoseconds.
     pub(super) cpu_ns: AtomicU64,
@@ -49,6 +50,7 @@ pub(super) struct TenantUsage {
     memory: AtomicU64,
     memory_peak: AtomicU64,
     instances: AtomicU64,
+    pub(super) share: CpuShare,
 }
 
 impl Usages {

@@ -62,6 +62,8 @@ struct Entry {
     previous: Option<Previous>,
     /// Why the last change of its version, or its load, came to nothing.
     failure: Option<Failure>,
+    /// The version that was rolled back, or ended by somebody, last: its file may go and come, it is not tried again.
+    ended: Option<Failure>,
 }
 
 /// A version that is called.
@@ -317,6 +319,7 @@ impl Entry {
             candidate: None,
             previous: None,
             failure: None,
+            ended: None,
         }
     }
 }

@@ -72,7 +72,13 @@ impl Plugins {
             });
         }
         // Back to those of the active version, while others are on trial or were rolled back.
-        is_active.then(|| Entry { settings: settings.clone(), candidate: None, failure: None, ..entry })
+        is_active.then(|| Entry {
+            settings: settings.clone(),
+            candidate: None,
+            failure: None,
+            ended: None,
+            ..entry
+        })
     }
 
     /// With what is new, or has other settings than before.

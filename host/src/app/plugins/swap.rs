@@ -8,6 +8,7 @@ use super::super::files::Watch;
 use super::{
     Candidate, Digest, Entry, Failure, How, Outcome, Plugins, Previous, Stage, Turn, Version, file, golden,
 };
+use crate::batch::Signal;
 use crate::pipeline::{Differences, Pipeline, TrialKind};
 use crate::sandbox::Plugin;
 use crate::telemetry::Metrics;
@@ -54,8 +55,8 @@ enum Looked {
     Same,
     /// The version on trial.
     OnTrial,
-    /// It came to nothing before, and why.
-    Known(String),
+    /// It came to nothing before.
+    Known(Failure),
     Refused(Failure),
     Ready {
         version: Version,
@@ -69,7 +70,11 @@ impl Swaps {
     }
 
     /// Takes what the files of plugins have when they change, until `stop`.
-    pub(in crate::app) async fn follow(self, stop: CancellationToken) {
+    /// Once all that the configuration names is loaded: what changed meanwhile is found then.
+    pub(in crate::app) async fn follow(self, settled: impl Future<Output = ()>, stop: CancellationToken) {
+        if stop.run_until_cancelled(settled).await.is_none() {
+            return;
+        }
         let mut files = Watch::open(self.files());
         loop {
             let changed = tokio::select! {
@@ -97,7 +102,6 @@ impl Swaps {
         let table = self.plugins.table();
         let is_meant = |entry: &&Entry| {
             entry.swap.is_auto
-                && entry.is_tried
                 && file(&entry.settings).is_some_and(|file| files.iter().any(|changed| changed == file))
         };
         table.iter().filter(is_meant).map(|entry| entry.settings.name.clone()).collect()
@@ -133,7 +137,7 @@ impl Swaps {
     fn settle(&self, turn: &Turn<'_>, mut entry: Entry, looked: Looked) -> Swapped {
         let (version, shadow) = match looked {
             Looked::Same => {
-                entry.failure = None;
+                (entry.failure, entry.ended) = (None, None);
                 if entry.candidate.take().is_some() {
                     tracing::info!(
                         plugin = entry.settings.name,
@@ -146,7 +150,13 @@ impl Swaps {
                 return Swapped::Unchanged;
             }
             Looked::OnTrial => return Swapped::OnTrial,
-            Looked::Known(why) => return Swapped::Refused(why),
+            Looked::Known(known) => {
+                let (how, stage, why) = (known.outcome.words(), known.stage.name(), &known.why);
+                let why = format!("this version {how} ({stage}): {why}");
+                entry.failure = Some(known);
+                self.plugins.put(entry);
+                return Swapped::Refused(why);
+            }
             Looked::Refused(failure) => {
                 let why = format!("{}: {}", failure.stage.name(), failure.why);
                 let is_known = entry
@@ -158,6 +168,7 @@ impl Swaps {
                     tracing::error!(
                         plugin = entry.settings.name,
                         stage,
+                        digest = failure.digest.map(tracing::field::display),
                         why,
                         "a new version is refused; the one before goes on"
                     );
@@ -287,6 +298,7 @@ impl Swaps {
         tracing::warn!(plugin, %digest, stage = stage_name, why, "a new version is rolled back; the one before goes on");
         entry.count(&self.plugins.metrics, "rolled_back");
         entry.failure = Some(Failure::new(Some(digest), stage, outcome, why));
+        entry.ended = entry.failure.clone();
     }
 
     /// Takes the entry into the table, and the table into the pipelines.
@@ -322,21 +334,19 @@ impl Plugins {
         if entry.candidate.as_ref().is_some_and(|candidate| candidate.version.digest == digest) {
             return Looked::OnTrial;
         }
-        if let Some(known) = entry.failure.as_ref().filter(|known| known.digest == Some(digest)) {
+        let known = entry.failure.iter().chain(&entry.ended).find(|known| known.digest == Some(digest));
+        if let Some(known) = known {
             let is_tried_again = match how {
                 How::Command => is_forced || known.outcome == Outcome::Refused,
                 _ => false,
             };
             if !is_tried_again {
-                let (how, stage, why) = (known.outcome.words(), known.stage.name(), &known.why);
-                return Looked::Known(format!("this version {how} ({stage}): {why}"));
+                return Looked::Known(known.clone());
             }
         }
         match self.aside(entry, &bytes, how) {
-            // The configuration was checked for what the guard described.
             Ok((version, _)) if !entry.watches_the_same(&version) => {
-                let why = "a guard of other signals than before: the pipelines were checked for those; a restart checks \
-                           them again";
+                let why = "a guard of other signals than the pipelines were checked for; a restart checks them again";
                 Looked::Refused(Failure::refused(Some(digest), Stage::Loading, why))
             }
             Ok((version, shadow)) => Looked::Ready { version, shadow },
@@ -396,13 +406,20 @@ impl Entry {
             let proved = proved.map(|previous| (previous.did, previous.version)).or(replaced);
             self.previous = proved.map(|(did, version)| Previous { version, until, did });
         }
-        Entry { active: Some(version), candidate: None, failure: None, is_tried: true, ..self }
+        Entry { active: Some(version), candidate: None, failure: None, ended: None, is_tried: true, ..self }
     }
 
-    /// Whether a guard describes the signals of the one that is active. No other plugin need.
+    /// Whether the pipelines were checked for this one too, if it is a guard: they were for the signals of the one that is
+    /// active, and for all while none is.
     pub(super) fn watches_the_same(&self, next: &Version) -> bool {
-        let signals = |version: &Version| version.plugin.manifest().signals.clone();
-        !self.settings.is_guard || self.active.as_ref().is_none_or(|active| signals(active) == signals(next))
+        let mut signals = next.plugin.manifest().signals.clone();
+        let checked =
+            self.active.as_ref().map_or(&Signal::ALL[..], |active| &active.plugin.manifest().signals);
+        let was_guard = self.active.as_ref().is_none_or(|active| active.plugin.settings().is_guard);
+        signals.sort();
+        let mut checked = checked.to_vec();
+        checked.sort();
+        !self.settings.is_guard || was_guard && signals == checked
     }
 
     /// Logs and counts what [`Entry::next`] came to.

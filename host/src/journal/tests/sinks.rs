@@ -97,6 +97,23 @@ async fn a_process_knows_so_many_names_and_refuses_the_next_unchanged() {
 }
 
 #[tokio::test]
+async fn what_was_acknowledged_for_a_new_sink_is_there_after_a_crash() {
+    let files = Faulty::new(7);
+    let start = |files: &Faulty, names: &[&str]| {
+        open_with(files, disk::Settings::default(), LIMITS, &named(names), 1_000)
+    };
+    let world = start(&files, &["a"]);
+    world.commit(vec![part("t", 1, 10, &[FIRST])]).await.unwrap();
+    world.journal.take_on(&named(&["a", "b"])).unwrap();
+    world.commit(vec![part("t", 1, 10, &[FIRST, SECOND])]).await.unwrap();
+    let files = files.crash();
+    drop(world);
+    let world = start(&files, &["a", "b"]);
+    assert_eq!(finish_all(&world, SECOND).await, [2]);
+    world.table();
+}
+
+#[tokio::test]
 async fn the_next_start_finds_the_sinks_as_they_were_left() {
     let files = Faulty::new(7);
     let start = |names: &[&str]| open_with(&files, disk::Settings::default(), LIMITS, &named(names), 1_000);

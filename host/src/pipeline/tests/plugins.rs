@@ -54,6 +54,22 @@ fn hostile(mode: &str, on_failure: OnFailure) -> Slot {
 }
 
 #[tokio::test]
+async fn a_batch_that_was_begun_is_ended_and_what_it_took_is_paid_back_before_the_next() {
+    for on_failure in [OnFailure::Pass, OnFailure::Drop, OnFailure::Refuse] {
+        let limits = Limits { cpu: Some(Duration::from_nanos(1)), ..Limits::default() };
+        let slot = slot_with("hostile", "hostile", r#"{"mode": "drop-even"}"#, on_failure, limits);
+        let world =
+            world(vec![to("all", &["hostile"], vec![sink("a")])], std::slice::from_ref(&slot), &["a"]);
+        let calls = || slot.plugin.as_ref().unwrap().usage().tenants.iter().map(|of| of.calls).sum::<u64>();
+        let bodies = vec!["a line"; 1_200];
+        for round in 0..3 {
+            let _ = world.submit("own", request(&[("", &bodies)])).await;
+            assert_eq!(calls(), 3, "{on_failure:?}: three pieces of the first request, round {round}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_changes_what_is_kept_and_its_counts_show_after_the_commit() {
     let settings = settings("redact", "redact", r#"{"patterns": ["email"]}"#, OnFailure::Drop);
     let plugin = Some(sandbox().load(&settings).unwrap());
@@ -210,6 +226,7 @@ fn a_plugin_may_count_under_so_many_names_and_no_more() {
         shown.apply(vec![Left { effects, ..Left::of("p", &tenant) }], 0);
     }
     let text = metrics.text();
+    assert!(text.contains(r#"trommel_process_limit_total{plugin="p",limit="names"} 44"#), "{text}");
     assert_eq!(text.matches("trommel_process_plugin_total{").count(), 257);
     assert!(text.contains(r#"trommel_process_plugin_total{plugin="p",name="_other"} 88"#));
 }

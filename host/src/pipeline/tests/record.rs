@@ -36,11 +36,25 @@ async fn lines(recording: &mut Recording) -> Vec<String> {
 async fn recorded(slots: &[Slot], which: Which, bodies: &[&str]) -> Vec<String> {
     let names: Vec<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
     let world = world(vec![to("all", &names, vec![sink("a")])], slots, &["a"]);
-    let mut recording = Recordings::new(world.pipeline.clone()).begin(which).unwrap();
+    let mut recording = Recordings::new(world.pipeline.clone()).begin(which, in_a_minute()).unwrap();
     let _ = world.submit("own", request(&[("tenant.id=forged", bodies)])).await;
     let lines = lines(&mut recording).await;
     assert_eq!(recording.lost(), (0, 0));
     lines
+}
+
+fn in_a_minute() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+#[tokio::test]
+async fn what_passes_after_its_time_is_not_copied_for_a_recording() {
+    let slots = [guard("guard", "noop", OnFailure::Drop)];
+    let world = world(vec![to("all", &["guard"], vec![sink("a")])], &slots, &["a"]);
+    let recordings = Recordings::new(world.pipeline.clone());
+    let mut recording = recordings.begin(Which::default(), Instant::now()).unwrap();
+    world.submit("own", request(&[("", &["late"])])).await.unwrap();
+    assert!(lines(&mut recording).await.is_empty());
 }
 
 #[tokio::test]
@@ -73,9 +87,9 @@ async fn without_a_guard_nothing_is_recorded_unless_the_pipeline_says_so() {
         let world = world(vec![pipeline, to("closed", &["other"], vec![sink("a")])], &slots, &["a"]);
         let recordings = Recordings::new(world.pipeline.clone());
         let named = |name: &str| Which { pipeline: Some(name.into()), ..Which::default() };
-        assert_eq!(recordings.begin(named("none")).unwrap_err(), RecordError::NoPipeline);
-        assert_eq!(recordings.begin(named("closed")).unwrap_err(), RecordError::Unguarded);
-        let mut recording = recordings.begin(named(name)).unwrap();
+        assert_eq!(recordings.begin(named("none"), in_a_minute()).unwrap_err(), RecordError::NoPipeline);
+        assert_eq!(recordings.begin(named("closed"), in_a_minute()).unwrap_err(), RecordError::Unguarded);
+        let mut recording = recordings.begin(named(name), in_a_minute()).unwrap();
         world.submit("own", request(&[("", &["0", "1"])])).await.unwrap();
         assert_eq!(lines(&mut recording).await, ["t: 0 1"], "{name}");
     }
@@ -94,7 +108,7 @@ async fn a_recording_that_is_over_is_not_fed() {
     let recordings = Recordings::new(world.pipeline.clone());
     for _ in 0..20 {
         // Its place is free again.
-        let mut recording = recordings.begin(Which::default()).unwrap();
+        let mut recording = recordings.begin(Which::default(), in_a_minute()).unwrap();
         world.submit("own", request(&[("", &["1"])])).await.unwrap();
         assert_eq!(lines(&mut recording).await, ["t: 1"]);
     }

@@ -16,6 +16,8 @@ use std::collections::BTreeMap;
 /// Names that one call may count under.
 const NAMES_MAX: usize = 64;
 const NAME_BYTES_MAX: usize = 128;
+/// Names in the effects of a whole request, 128 KiB.
+const REQUEST_NAMES_MAX: usize = 1024;
 /// Keys of series that one call may add to: a piece has 512 records of few services.
 const CALL_SERIES_MAX: usize = 256;
 /// Keys of series in the effects of a whole request, 1.3 MB.
@@ -53,11 +55,11 @@ impl Effects {
     /// Adds what a later call left.
     pub fn merge(&mut self, later: Effects) {
         for (name, by) in later.counts {
-            // Bounded like one call: the names of later calls beyond it are lost, not the earlier ones.
-            let _ = self.count(name, by);
+            let sum = merged(&mut self.counts, name);
+            *sum = sum.saturating_add(by);
         }
         for (name, value) in later.gauges {
-            let _ = self.gauge(name, value);
+            *merged(&mut self.gauges, name) = value;
         }
         match self.series.is_empty() {
             true => self.series = later.series,
@@ -108,6 +110,17 @@ pub(super) enum NameRefused {
     TooMany,
 }
 
+/// What stands under a name that a call was given. Beyond the names of a request it is `_other`.
+fn merged<T: Default>(values: &mut Vec<(String, T)>, name: String) -> &mut T {
+    let is_known = values.iter().any(|(known, _)| *known == name);
+    let name = if is_known || values.len() < REQUEST_NAMES_MAX { name } else { OTHERS.to_owned() };
+    let at = values.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+        values.push((name, T::default()));
+        values.len() - 1
+    });
+    &mut values[at].1
+}
+
 fn entry<T: Default>(values: &mut Vec<(String, T)>, name: String) -> Result<&mut T, NameRefused> {
     if let Some(at) = values.iter().position(|(known, _)| *known == name) {
         return Ok(&mut values[at].1);
@@ -152,6 +165,20 @@ mod tests {
         }
         assert!(effects.count("64".into(), 1).is_err());
         assert!(effects.count("0".into(), 1).is_ok());
+    }
+
+    #[test]
+    fn names_of_a_request_are_bounded_and_lose_no_count() {
+        let mut all = Effects::default();
+        for call in 0..20 {
+            let mut effects = Effects::default();
+            (0..64).for_each(|at| effects.count(format!("{call} {at}"), 2).unwrap());
+            effects.gauge(format!("g{call}"), 1.0).unwrap();
+            all.merge(effects);
+        }
+        assert_eq!((all.counts.len(), all.gauges.len()), (1025, 20));
+        assert_eq!(all.counts.iter().map(|(_, count)| count).sum::<u64>(), 2_560);
+        assert_eq!(all.counts.last(), Some(&("_other".into(), 512)));
     }
 
     fn with_series(keys: impl IntoIterator<Item = usize>) -> Effects {

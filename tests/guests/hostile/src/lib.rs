@@ -124,6 +124,19 @@ impl Processor for Hostile {
             "loop-on" if sees_poison() => spin(),
             "trap" => panic!("on purpose"),
             "trap-on" if sees_poison() => panic!("on purpose"),
+            // Wrong first, and then it does not even end.
+            "bad-row-then-trap" => {
+                batch::drop(&[u32::MAX]);
+                panic!("on purpose");
+            }
+            "bad-row-then-loop" => {
+                batch::drop(&[u32::MAX]);
+                spin();
+            }
+            "log-flood-then-trap" => {
+                (0..1_000).for_each(|_| host::log(host::LogLevel::Info, &"x".repeat(1_000)));
+                panic!("on purpose");
+            }
             "trap-late" => {
                 edit_all();
                 panic!("after the edits");
