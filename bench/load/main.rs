@@ -1,5 +1,5 @@
 //! What does the whole path cost beside forwarding the bytes unread? What does the journal cost (`journal/mod.rs`)? What does
-//! a tenant notice of another's bad plugin (`neighbours.rs`)?
+//! a tenant notice of another's bad plugin (`neighbours.rs`), and anybody of a new version of one (`swaps.rs`)?
 //!
 //! `load run [--trommel PATH] [--rounds N] [--only GROUP]` starts a sink, then in turn the floor (a tonic proxy that
 //! forwards messages unread) and the collector under several configurations, sends the same load through each, and
@@ -15,6 +15,7 @@ mod neighbours;
 mod peers;
 mod process;
 mod run;
+mod swaps;
 mod wire;
 
 use anyhow::{Context, Result, bail};
@@ -42,7 +43,7 @@ fn main() -> Result<()> {
                 let trommel = arguments.text("--trommel").unwrap_or("target/release/trommel");
                 run::run(trommel, arguments.number("--rounds", 3)?, arguments.text("--only")).await
             }
-            Some(part @ ("journal" | "neighbours")) => {
+            Some(part @ ("journal" | "neighbours" | "swaps")) => {
                 let folder = std::env::temp_dir();
                 let options = journal::Options {
                     trommel: arguments.text("--trommel").unwrap_or("target/release/trommel"),
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
                 };
                 match part {
                     "journal" => journal::run(options).await,
+                    "swaps" => swaps::run(&journal::Bench::new(&options)?).await,
                     _ => neighbours::run(&journal::Bench::new(&options)?, options.only).await,
                 }
             }
@@ -74,7 +76,9 @@ fn main() -> Result<()> {
                 };
                 journal::watch::watch(watch).await
             }
-            _ => bail!("usage: load run|journal|neighbours [--trommel PATH] [--rounds N] [--only WORDS]"),
+            _ => {
+                bail!("usage: load run|journal|neighbours|swaps [--trommel PATH] [--rounds N] [--only WORDS]")
+            }
         }
     })
 }

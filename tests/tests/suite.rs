@@ -67,13 +67,7 @@ const CASES: &[Case] = &[
     ("output-flood", "hostile.wasm", "", "", Refused(&["output"])),
     ("hostcall-flood", "hostile.wasm", "", "", Refused(&["output", "hostcall"])),
     ("overlapping-strings", "hostile.wasm", "", "", Refused(&["output", "hostcall", "time"])),
-    (
-        "long-error",
-        "hostile.wasm",
-        "memory: 256MiB",
-        "",
-        Refused(&["output", "hostcall", "error"]),
-    ),
+    ("long-error", "hostile.wasm", "memory: 256MiB", "", Refused(&["output", "hostcall", "error"])),
     ("long-key", "hostile.wasm", "", "", Refused(&["fault", "output"])),
     // Floods that end nothing.
     ("log-flood", "hostile.wasm", "", "", Limited("log")),

@@ -48,9 +48,10 @@ pub(crate) struct Options<'a> {
     pub(crate) sync_us: u64,
 }
 
+#[derive(Clone)]
 pub(crate) struct Bench {
     pub(crate) own: PathBuf,
-    trommel: PathBuf,
+    pub(crate) trommel: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) rounds: usize,
     sync_us: u64,

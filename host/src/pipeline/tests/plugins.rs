@@ -56,10 +56,11 @@ fn hostile(mode: &str, on_failure: OnFailure) -> Slot {
 #[tokio::test]
 async fn a_batch_that_was_begun_is_ended_and_what_it_took_is_paid_back_before_the_next() {
     for on_failure in [OnFailure::Pass, OnFailure::Drop, OnFailure::Refuse] {
+        // What it used is kept by its name.
+        let name = format!("short-{on_failure:?}");
         let limits = Limits { cpu: Some(Duration::from_nanos(1)), ..Limits::default() };
-        let slot = slot_with("hostile", "hostile", r#"{"mode": "drop-even"}"#, on_failure, limits);
-        let world =
-            world(vec![to("all", &["hostile"], vec![sink("a")])], std::slice::from_ref(&slot), &["a"]);
+        let slot = slot_with(&name, "hostile", r#"{"mode": "drop-even"}"#, on_failure, limits);
+        let world = world(vec![to("all", &[&name], vec![sink("a")])], std::slice::from_ref(&slot), &["a"]);
         let calls = || slot.plugin.as_ref().unwrap().usage().tenants.iter().map(|of| of.calls).sum::<u64>();
         let bodies = vec!["a line"; 1_200];
         for round in 0..3 {

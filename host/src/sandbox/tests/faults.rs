@@ -70,11 +70,11 @@ fn one_that_is_stopped_after_a_wrong_use_was_stopped() {
     let metrics = Metrics::new();
     let own = Arc::new(Sandbox::open(None, metrics.clone()).unwrap());
     let _ticker = Ticker::start(&own);
-    let plugin = own.load_bytes(&with_circuit("bad-row-then-trap"), guest()).unwrap();
+    let plugin = own.load_bytes(&with_circuit("bad-set-then-trap"), guest()).unwrap();
     let error = plugin.process(piece(&["one"]), None, NOW).result.unwrap_err();
     let PluginError::Trap(text) = error else { panic!("{error:?}") };
-    assert!(text.starts_with("drop: ") && text.contains("; then ") && text.contains(" in "), "{text}");
-    for mode in ["bad-row-then-trap", "bad-row-then-loop"] {
+    assert!(text.starts_with("search: ") && text.contains("; then ") && text.contains(" in "), "{text}");
+    for mode in ["bad-set-then-trap", "bad-set-then-loop"] {
         let plugin = own.load_bytes(&with_circuit(mode), guest()).unwrap();
         (0..2).for_each(|_| assert_eq!(run(&plugin, "acme", &["one"]), Ok(1)));
         assert_eq!(run(&plugin, "acme", &["one"]), Err(Uncallable::CircuitOpen), "{mode}");

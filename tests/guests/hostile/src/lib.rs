@@ -125,12 +125,12 @@ impl Processor for Hostile {
             "trap" => panic!("on purpose"),
             "trap-on" if sees_poison() => panic!("on purpose"),
             // Wrong first, and then it does not even end.
-            "bad-row-then-trap" => {
-                batch::drop(&[u32::MAX]);
+            "bad-set-then-trap" => {
+                batch::search(99, ALL);
                 panic!("on purpose");
             }
-            "bad-row-then-loop" => {
-                batch::drop(&[u32::MAX]);
+            "bad-set-then-loop" => {
+                batch::search(99, ALL);
                 spin();
             }
             "log-flood-then-trap" => {
