@@ -287,7 +287,7 @@ async fn the_file_alone_is_enough_and_so_is_the_signal() {
 struct Load {
     is_over: Arc<AtomicBool>,
     sent: Arc<AtomicUsize>,
-    sender: tokio::task::JoinHandle<()>,
+    sender: tokio::task::JoinSet<()>,
 }
 
 const RECORDS: usize = 5;
@@ -297,7 +297,8 @@ impl Load {
         let (is_over, sent): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
         let mut connection = Connection::open(running.http).await;
         let (stop, all) = (is_over.clone(), sent.clone());
-        let sender = tokio::spawn(async move {
+        let mut sender = tokio::task::JoinSet::new();
+        sender.spawn(async move {
             while !stop.load(Ordering::Relaxed) {
                 let request = all.load(Ordering::Relaxed);
                 let lines: Vec<String> = (0..RECORDS).map(|line| format!("{request} {line}")).collect();
@@ -319,7 +320,7 @@ impl Load {
     /// Ends it. The stamp of each request: all of its records must have the same.
     async fn end(self, running: &Running) -> Vec<String> {
         self.is_over.store(true, Ordering::Relaxed);
-        self.sender.await.unwrap();
+        self.sender.join_all().await;
         let sent = self.sent.load(Ordering::Relaxed);
         let url = running.url("/v1/tenants/local/projects/shop/logs");
         let http = client();
