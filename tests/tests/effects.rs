@@ -4,15 +4,19 @@
 use crate::world::{PATIENCE, World, eventually, logs, sha256};
 use std::collections::BTreeMap;
 
-/// A folder with the guest that has a timer, with windows of one second.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+/// The guest that has a timer, with windows of one second.
+pub fn ticking() -> Vec<u8> {
     let mut guest = artifacts::guest("hostile-timer").unwrap().to_vec();
     let at = guest.windows(9).position(|window| window == b"MANIFEST ").unwrap();
     let manifest = b"MANIFEST alerts series store;1;";
     guest[at..at + 64].fill(b'.');
     guest[at..at + manifest.len()].copy_from_slice(manifest);
-    std::fs::write(folder.path().join("timer.wasm"), guest).unwrap();
+    guest
+}
+
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("timer.wasm"), ticking()).unwrap();
     folder
 }
 
@@ -67,7 +71,7 @@ async fn send_from_many(world: &World, requests: usize) -> usize {
 }
 
 /// What a plugin counted, by name.
-async fn counted(world: &World, plugin: &str) -> BTreeMap<String, u64> {
+pub async fn counted(world: &World, plugin: &str) -> BTreeMap<String, u64> {
     let text = world.metrics().await;
     let start = format!(r#"trommel_process_plugin_total{{plugin="{plugin}",name=""#);
     let line = |line: &str| {
@@ -78,7 +82,7 @@ async fn counted(world: &World, plugin: &str) -> BTreeMap<String, u64> {
 }
 
 /// Values that `tick` of this plugin was shown under `key`, over all windows and tenants.
-async fn shown(world: &World, plugin: &str, key: &str) -> u64 {
+pub async fn shown(world: &World, plugin: &str, key: &str) -> u64 {
     let of_key = format!("{key} ");
     counted(world, plugin).await.iter().filter(|(name, _)| name.starts_with(&of_key)).map(|(_, by)| by).sum()
 }

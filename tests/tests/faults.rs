@@ -21,10 +21,8 @@ const GRANT: &str = "{ reads: [body, name, event-name, description, severity, ki
 
 fn folder_with_guests() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["hostile", "hostile-timer"] {
-        let guest = artifacts::guest(name).unwrap();
-        std::fs::write(folder.path().join(format!("{name}.wasm")), guest).unwrap();
-    }
+    std::fs::write(folder.path().join("hostile.wasm"), artifacts::guest("hostile").unwrap()).unwrap();
+    std::fs::write(folder.path().join("ticking.wasm"), crate::effects::ticking()).unwrap();
     folder
 }
 
@@ -39,7 +37,7 @@ pipelines: [{{ name: logs, plugins: [own], sinks: [streams] }}]
 }
 
 /// Exit code, standard output, standard error of `trommel …`, which asks the console of this collector.
-async fn trommel(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub async fn trommel(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = Command::new(binary());
     command.args(arguments).args(["--console", &world.console("")]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
@@ -151,36 +149,37 @@ async fn top_shows_what_plugins_use_by_tenant() {
     world.end().await;
 }
 
+/// Each request has two good records and a poisonous one: what is refused leaves nothing of either.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_the_disk_has_no_room_for_leaves_no_count_and_no_alert() {
+async fn a_commit_that_the_disk_has_no_room_for_leaves_no_count_no_window_and_no_alert() {
     let folder = folder_with_guests();
     let disk = Disk::mount(&folder.path().join("trommel-data/journal"), 40);
     let yaml = format!(
         "{LISTEN}journal: {{ kind: disk, max: 1GiB }}
-plugins: {{ all: {{ module: hostile-timer.wasm, grant: {{ reads: [body], writes: [drop] }}, config: {{ process: all-then-trap, tick: report }} }} }}
+plugins: {{ all: {{ module: ticking.wasm, limits: {{ time: 5s }}, grant: {{ reads: [body], writes: [drop] }}, config: {{ process: records-then-trap, tick: report }} }} }}
 pipelines: [{{ name: logs, plugins: [all], sinks: [streams] }}]
 alerts: {{ channels: {{ here: {{ type: log }} }} }}
 "
     );
     let world = World::start_in(folder, &yaml).await;
-    let loaded = r#"trommel_process_calls_total{plugin="all",result="ok"}"#;
-    eventually("a good request", || async {
-        let _ = world.send(None, logs(&[("project.id", "shop")], &["1"])).await;
-        world.metric(loaded).await.unwrap_or_default() > 0.0
-    })
-    .await;
-    let calls = r#"trommel_process_plugin_total{plugin="all",name="calls"}"#;
-    let raised = r#"trommel_alerts_raised_total{tenant="_other",plugin="all"}"#;
+    let send = async || world.send(None, logs(&[("project.id", "shop")], &["1", "poison", "1"])).await;
+    let ready = async || world.http.get(world.console("/readyz")).send().await.unwrap().status() == 200;
+    eventually("the plugin is loaded", ready).await;
+    let records = r#"trommel_process_plugin_total{plugin="all",name="records"}"#;
+    let raised = r#"trommel_alerts_raised_total{tenant="local",plugin="all"}"#;
+    let counts = async || {
+        let counted = async |line| world.metric(line).await.unwrap_or_default();
+        (counted(records).await, counted(raised).await, incident(&world).await)
+    };
+    let (mut taken, mut refused) = (0, 0);
     disk.fill();
-    let mut refused = 0;
     for _ in 0..500 {
         if refused == 5 {
             break;
         }
-        let counts = || async { (world.metric(calls).await, world.metric(raised).await) };
         let before = counts().await;
-        match world.send(None, logs(&[("project.id", "shop")], &["1"])).await {
-            Ok(_) => assert_ne!(counts().await, before),
+        match send().await {
+            Ok(_) => taken += 1,
             Err(status) => {
                 assert_eq!(status.code(), Code::Unavailable, "{status:?}");
                 assert_eq!(counts().await, before, "what is refused counts nothing");
@@ -190,7 +189,26 @@ alerts: {{ channels: {{ here: {{ type: log }} }} }}
     }
     assert_eq!(refused, 5, "the disk was not full");
     disk.free();
+    eventually("there is room again", async || send().await.is_ok()).await;
+    taken += 1;
+    assert_eq!(counts().await, (taken as f64 * 2.0, taken as f64, taken * 2), "{}", world.metrics().await);
+    let in_windows = async || crate::effects::shown(&world, "all", "1").await;
+    eventually("the windows close", async || in_windows().await >= taken * 2).await;
+    // Silence comes after the last of them, and nothing more.
+    let ticks = async || crate::effects::counted(&world, "all").await["tenant local"];
+    let before = ticks().await;
+    eventually("silence is shown", async || ticks().await > before).await;
+    assert_eq!(in_windows().await, taken * 2);
     world.end().await;
+}
+
+/// How often the only incident was raised, records and all; 0: there is none.
+async fn incident(world: &World) -> u64 {
+    let shown: Value =
+        world.http.get(world.console("/v1/alerts")).send().await.unwrap().json().await.unwrap();
+    let incidents = shown["incidents"].as_array().unwrap();
+    assert!(incidents.len() <= 1, "{shown}");
+    incidents.first().map_or(0, |incident| incident["count"].as_u64().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ mod stalls;
 mod suite;
 mod swap;
 mod tls;
+mod told;
 mod tools;
 
 mod real;

@@ -2,29 +2,74 @@
 
 use crate::durable::BACKEND;
 use crate::shutdown::{Process, binary, free_port, is_ready};
-use crate::world::{World, client, eventually};
+use crate::world::{World, client, eventually, read_history};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A collector with a file, and one connection to it that is never opened again.
-struct Running {
+/// A collector as a process with its file and its log, and one connection to it that is never opened again.
+pub struct Running {
     process: Process,
     folder: tempfile::TempDir,
     console: u16,
-    connection: TcpStream,
+    http: u16,
+    connection: Connection,
     ports: String,
+}
+
+/// To the receiver of OTLP over HTTP. Closed by the other side it fails.
+pub struct Connection(TcpStream);
+
+impl Connection {
+    async fn open(port: u16) -> Connection {
+        Connection(TcpStream::connect(("127.0.0.1", port)).await.unwrap())
+    }
+
+    /// One request with these lines; it is acknowledged.
+    pub async fn send(&mut self, lines: &[&str]) {
+        let records: Vec<String> =
+            lines.iter().map(|line| format!(r#"{{"body":{{"stringValue":"{line}"}}}}"#)).collect();
+        let records = records.join(",");
+        let body = format!(
+            r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"project.id","value":{{"stringValue":"shop"}}}}]}},"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#
+        );
+        let request = format!(
+            "POST /v1/logs HTTP/1.1\r\nhost: collector\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.0.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"}") {
+            let mut part = [0; 1024];
+            let read = self.0.read(&mut part).await.unwrap();
+            assert!(read > 0, "the connection was closed: {}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&part[..read]);
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}"), "{answer}");
+    }
 }
 
 impl Running {
     /// `rest` is the configuration without its ports.
     async fn start(rest: &str) -> Running {
+        Running::start_beside(&[], rest).await
+    }
+
+    /// With these files beside the configuration.
+    pub async fn start_beside(files: &[(&str, &[u8])], rest: &str) -> Running {
         let (http, console) = (free_port(), free_port());
         let ports = format!(
             "receivers: {{ otlp: {{ http: {{ listen: 127.0.0.1:{http} }} }} }}\nconsole: {{ listen: 127.0.0.1:{console} }}\n"
         );
         let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        }
         let file = folder.path().join("trommel.yaml");
         std::fs::write(&file, format!("{ports}{rest}")).unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -32,55 +77,56 @@ impl Running {
         command.args(["run", "--config"]).arg(&file).stdout(Stdio::null()).stderr(log);
         let process = Process(command.spawn().unwrap());
         eventually("ready", || is_ready(console)).await;
-        let connection = TcpStream::connect(("127.0.0.1", http)).await.unwrap();
-        Running { process, folder, console, connection, ports }
+        let connection = Connection::open(http).await;
+        Running { process, folder, console, http, connection, ports }
     }
 
     fn file(&self) -> PathBuf {
         self.folder.path().join("trommel.yaml")
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Another configuration, whole at once: the file may be looked at any time.
+    fn write(&self, rest: &str) {
+        let aside = self.folder.path().join("aside.yaml");
+        std::fs::write(&aside, format!("{}{rest}", self.ports)).unwrap();
+        std::fs::rename(&aside, self.file()).unwrap();
     }
 
     /// Waits until it was read again with this result.
     async fn reload(&self, rest: &str, result: &str) {
         let before = self.reloads(result).await;
-        // Whole at once: the file may be looked at any time.
-        let aside = self.folder.path().join("aside.yaml");
-        std::fs::write(&aside, format!("{}{rest}", self.ports)).unwrap();
-        std::fs::rename(&aside, self.file()).unwrap();
+        self.write(rest);
         self.process.signal("HUP");
         eventually(result, || async { self.reloads(result).await > before }).await;
     }
 
     async fn reloads(&self, result: &str) -> u64 {
-        let line = format!("trommel_config_reloads_total{{result=\"{result}\"}} ");
-        let text = client().get(format!("http://127.0.0.1:{}/metrics", self.console)).send().await.unwrap();
-        let text = text.text().await.unwrap();
-        text.lines().find_map(|found| found.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
+        self.metric(&format!("trommel_config_reloads_total{{result=\"{result}\"}}")).await
+    }
+
+    /// The value of a line of `/metrics`; 0 where it does not stand.
+    pub async fn metric(&self, line: &str) -> u64 {
+        let text = client().get(self.url("/metrics")).send().await.unwrap().text().await.unwrap();
+        text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok()).unwrap_or(0)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.console)
+    }
+
+    /// What `/v1/plugins` says of this one.
+    pub async fn plugin(&self, name: &str) -> Value {
+        let all: Value = client().get(self.url("/v1/plugins")).send().await.unwrap().json().await.unwrap();
+        all.as_array().unwrap().iter().find(|plugin| plugin["name"] == name).unwrap().clone()
     }
 
     /// Acknowledged, on the one connection.
-    async fn send(&mut self, body: &str) {
-        let record = format!(
-            r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"project.id","value":{{"stringValue":"shop"}}}}]}},"scopeLogs":[{{"logRecords":[{{"body":{{"stringValue":"{body}"}}}}]}}]}}]}}"#
-        );
-        let request = format!(
-            "POST /v1/logs HTTP/1.1\r\nhost: collector\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{record}",
-            record.len()
-        );
-        self.connection.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"}") {
-            let mut part = [0; 1024];
-            let read = self.connection.read(&mut part).await.unwrap();
-            assert!(read > 0, "the connection was closed: {}", String::from_utf8_lossy(&answer));
-            answer.extend_from_slice(&part[..read]);
-        }
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("{}"), "{answer}");
+    pub async fn send(&mut self, line: &str) {
+        self.connection.send(&[line]).await;
     }
 
     /// The ledger's table; it adds up.
@@ -93,7 +139,7 @@ impl Running {
         printed
     }
 
-    async fn end(mut self) {
+    pub async fn end(mut self) {
         self.ledger();
         self.process.terminate();
         assert_eq!(self.process.exit_code().await, Some(0), "{}", self.log());
@@ -207,4 +253,158 @@ async fn a_faulty_configuration_changes_nothing_and_says_why() {
     eventually("every line arrives", async || arrived(&there).await.len() == faulty.len()).await;
     running.end().await;
     there.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_file_alone_is_enough_and_so_is_the_signal() {
+    let (there, to_there) = backend().await;
+    let with = |sinks: &[(&str, &str)]| {
+        format!(
+            "{}plugins: {{ redact: {{ module: \"builtin:redact\", secrets: {{ join: \"${{file:join.key}}\" }} }} }}\n",
+            to(sinks).replace("sinks: [", "plugins: [redact], sinks: [")
+        )
+    };
+    let mut running = Running::start_beside(&[("join.key", b"one")], &with(&[("one", &to_there)])).await;
+    // The file changes, and nobody says so.
+    running.write(&with(&[("one", &to_there), ("two", "{ type: discard }")]));
+    eventually("the file is read", async || running.reloads("applied").await == 1).await;
+    running.send("first").await;
+    assert!(running.ledger().contains("two"), "{}", running.ledger());
+    // What the file names changes, which nobody looks at, and then the signal comes.
+    std::fs::write(running.folder.path().join("join.key"), "two").unwrap();
+    running.process.signal("HUP");
+    eventually("the signal is heard", async || running.reloads("applied").await == 2).await;
+    running.process.signal("HUP");
+    eventually("the signal is heard again", async || running.reloads("unchanged").await == 1).await;
+    assert_eq!(running.plugin("redact").await["by"], "config");
+    running.send("second").await;
+    eventually("the lines arrive", async || arrived(&there).await == ["first", "second"]).await;
+    running.end().await;
+    there.end().await;
+}
+
+/// Requests of a few records, one after the other over one connection, until it is told to stop.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    sender: tokio::task::JoinSet<()>,
+}
+
+const RECORDS: usize = 5;
+
+impl Load {
+    async fn start(running: &Running) -> Load {
+        let (is_over, sent): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
+        let mut connection = Connection::open(running.http).await;
+        let (stop, all) = (is_over.clone(), sent.clone());
+        let mut sender = tokio::task::JoinSet::new();
+        sender.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let request = all.load(Ordering::Relaxed);
+                let lines: Vec<String> = (0..RECORDS).map(|line| format!("{request} {line}")).collect();
+                let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+                connection.send(&lines).await;
+                all.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        });
+        Load { is_over, sent, sender }
+    }
+
+    /// Waits for so many more requests.
+    async fn goes_on(&self, requests: usize) {
+        let until = self.sent.load(Ordering::Relaxed) + requests;
+        eventually("more requests", async || self.sent.load(Ordering::Relaxed) >= until).await;
+    }
+
+    /// Ends it. The stamp of each request: all of its records must have the same.
+    async fn end(self, running: &Running) -> Vec<String> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.sender.join_all().await;
+        let sent = self.sent.load(Ordering::Relaxed);
+        let url = running.url("/v1/tenants/local/projects/shop/logs");
+        let http = client();
+        let kept = async || read_history(&http, &url, None).await.unwrap_or_default();
+        eventually("every record is kept", async || kept().await.len() >= sent * RECORDS).await;
+        let records = kept().await;
+        assert_eq!(records.len(), sent * RECORDS);
+        let mut stamps = vec![Vec::new(); sent];
+        for record in &records {
+            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            let request: usize = text(&record["body"]).split(' ').next().unwrap().parse().unwrap();
+            stamps[request].push(text(&record["attributes"]["stamp"]));
+        }
+        for (request, stamps) in stamps.iter().enumerate() {
+            let is_same = stamps.len() == RECORDS && stamps.iter().all(|stamp| *stamp == stamps[0]);
+            assert!(is_same, "request {request}: {stamps:?}");
+        }
+        stamps.into_iter().map(|mut of| of.remove(0)).collect()
+    }
+}
+
+/// The stamper with this setting, and this section `swap`.
+fn stamping(mark: &str, swap: &str) -> String {
+    format!(
+        "sinks: {{ streams: {{ type: streams }} }}
+plugins:
+  p: {{ module: ./p.wasm, on_failure: pass, instance: shared, grant: {{ reads: ['item:stamp'], writes: ['item:stamp', drop] }}, swap: {{ {swap} }}, config: {{ mark: {mark} }} }}
+pipelines: [{{ name: logs, plugins: [p], sinks: [streams] }}]
+"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_settings_of_a_plugin_come_into_use_under_load_and_each_request_has_one_of_them() {
+    let guest = artifacts::guest("stamper").unwrap();
+    let running = Running::start_beside(&[("p.wasm", guest)], &stamping("a", "watch: 0s")).await;
+    let load = Load::start(&running).await;
+    load.goes_on(3).await;
+    let mut marks = vec!["0a".to_owned()];
+    for round in 0..10 {
+        let mark = ["b", "a"][round % 2];
+        running.reload(&stamping(mark, "watch: 0s"), "applied").await;
+        let shown = running.plugin("p").await;
+        assert_eq!(
+            (&shown["by"], &shown["stage"], &shown["failure"]),
+            (&json!("config"), &json!("active"), &Value::Null)
+        );
+        // The one on its way may have begun before.
+        load.goes_on(2).await;
+        marks.push(format!("0{mark}"));
+    }
+    let mut stamps = load.end(&running).await;
+    stamps.dedup();
+    assert_eq!(stamps, marks);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_settings_of_a_plugin_go_on_trial_first_where_that_is_wanted() {
+    let guest = artifacts::guest("stamper").unwrap();
+    let running = Running::start_beside(&[("p.wasm", guest)], &stamping("a", "watch: 0s")).await;
+    let load = Load::start(&running).await;
+    load.goes_on(3).await;
+    let stage = async || running.plugin("p").await["candidate"]["stage"].clone();
+    // Nothing of it shows.
+    running.reload(&stamping("b", "shadow: 1h, watch: 0s"), "applied").await;
+    assert_eq!(stage().await, "shadow");
+    eventually("the difference is seen", async || {
+        running.plugin("p").await["candidate"]["differences"]["changed"].as_u64() > Some(0)
+    })
+    .await;
+    // Back to what runs: the trial is over.
+    running.reload(&stamping("a", "shadow: 1h, watch: 0s"), "applied").await;
+    assert_eq!(running.plugin("p").await["candidate"], Value::Null);
+    load.goes_on(2).await;
+    let stamps = load.end(&running).await;
+    assert!(stamps.iter().all(|stamp| stamp == "0a"), "{stamps:?}");
+    // A canary has some of the streams, a shadow becomes active when its time is over.
+    running.reload(&stamping("c", "canary: { share: 50%, for: 1h }, watch: 0s"), "applied").await;
+    assert_eq!(stage().await, "canary");
+    running.reload(&stamping("a", "watch: 0s"), "applied").await;
+    running.reload(&stamping("d", "shadow: 1s, watch: 1h"), "applied").await;
+    eventually("it is active", async || running.plugin("p").await["stage"] == "watching").await;
+    let shown = running.plugin("p").await;
+    assert_eq!((&shown["by"], &shown["candidate"]), (&json!("config"), &Value::Null));
+    running.end().await;
 }

@@ -2,6 +2,7 @@
 //!
 //! The plugin is `tests/guests/stamper`: it writes its version on each record, beside those that are there.
 
+use crate::faults::trommel;
 use crate::shutdown::{Process, binary, free_port};
 use crate::world::{World, eventually, logs, sha256};
 use serde_json::{Value, json};
@@ -178,9 +179,14 @@ async fn a_thousand_swaps_by_command_lose_no_record_and_give_none_to_two_version
     let versions = [stamper("1", "stamp"), stamper("2", "stamp")];
     for number in 1..=swaps() {
         put(&world.p(), &versions[number % 2]);
-        let (status, answer) = world.swap(false).await;
-        assert_eq!((status, &answer["result"]), (200, &json!("promoted")), "swap {number}: {answer}");
-        assert_eq!(answer["plugin"]["version"], if number % 2 == 0 { "1" } else { "2" });
+        let (code, said, why) = trommel(&world, &["plugin", "swap", "p"]).await;
+        let version = if number % 2 == 0 { "1" } else { "2" };
+        let digest = sha256_of(&versions[number % 2]);
+        assert_eq!((code, why.as_str()), (Some(0), ""), "swap {number}");
+        assert!(
+            said.starts_with(&format!("`p` is {version} (sha256:{digest}) now")),
+            "swap {number}: {said}"
+        );
     }
     load.goes_on(3).await;
     let swapped = load.end(&world, |stamp| ["1", "2"].contains(&stamp)).await;
@@ -390,6 +396,63 @@ async fn a_version_that_fails_or_drops_all_is_rolled_back_and_not_tried_again_un
     }
 }
 
+/// A hundredfold of what a record cost: its calls are well, and within their time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_takes_far_more_time_is_rolled_back() {
+    let world = start("watch: 1h").await;
+    let lines: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    // One call in eight has its time taken, and 32 of them are enough to know it.
+    for _ in 0..32 * 8 {
+        world.send_lines("shop", &lines).await;
+    }
+    assert!(world.plugin("p").await["did"]["record_cpu_ns"].as_u64().is_some());
+    put(&world.p(), &stamper("2", "slow"));
+    world.until("/stage", "watching").await;
+    let mut sent = 0;
+    while world.plugin("p").await["failure"]["outcome"] != "rolled_back" {
+        world.send_lines("slow", &lines).await;
+        sent += 1;
+        assert!(sent < 2_000, "it is not rolled back: {}", world.plugin("p").await);
+    }
+    let shown = world.plugin("p").await;
+    assert_eq!((&shown["version"], &shown["by"]), (&json!("1"), &json!("rollback")));
+    let failure = &shown["failure"];
+    assert_eq!(failure["digest"], format!("sha256:{}", sha256_of(&stamper("2", "slow"))));
+    let why = failure["why"].as_str().unwrap();
+    assert!(why.starts_with("a record takes ") && why.contains("the budget is 2 times that"), "{why}");
+    let failed = world.metrics().await;
+    let failed = failed.lines().find(|line| {
+        line.starts_with("trommel_process_calls_total{plugin=\"p\"")
+            && !line.contains("\"ok\"")
+            && !line.ends_with(" 0")
+    });
+    assert_eq!(failed, None, "no call of it failed");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shadow_would_have_done_otherwise_is_counted_and_shown() {
+    let world = start("shadow: 1h").await;
+    put(&world.p(), &stamper("2", "stamp"));
+    world.until("/candidate/stage", "shadow").await;
+    for round in 0..4 {
+        let lines: Vec<String> = (0..5).map(|number| format!("{round} {number}")).collect();
+        world.send_lines("shop", &lines).await;
+    }
+    let expected = json!({ "same": 0, "changed": 20, "missing": 0, "extra": 0 });
+    assert_eq!(world.plugin("p").await["candidate"]["differences"], expected);
+    let counted = async |difference: &str| {
+        let line = "trommel_process_shadow_records_total{plugin=\"p\",difference=";
+        world.metric(&format!("{line}\"{difference}\"}}")).await
+    };
+    assert_eq!(counted("changed").await, Some(20.0));
+    for other in ["same", "missing", "extra"] {
+        assert_eq!(counted(other).await, Some(0.0), "{other}");
+    }
+    assert!(world.stamps("shop", 20).await.values().all(|stamp| stamp == "1"));
+    world.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_goes_through_shadow_canary_and_watch_and_back_as_long_as_it_is_kept() {
     let world = start("shadow: 1s, canary: { share: 50%, for: 1s }, watch: 1h").await;
@@ -464,9 +527,28 @@ async fn the_command_prints_what_happened_and_ends_with_1_if_the_old_version_goe
     fs::write(&file, yaml).unwrap();
     let mut command = Command::new(binary());
     command.args(["run", "--config"]).arg(&file).current_dir(folder.path());
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let log = folder.path().join("log");
+    command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
     let mut process = Process(command.spawn().unwrap());
     eventually("ready", || crate::shutdown::is_ready(console)).await;
+    // The only line of the log that says this of the plugin, and what must stand in it.
+    let logged = |said: &str, fields: &[(&str, &str)]| {
+        let log = fs::read_to_string(&log).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines: Vec<Value> = lines
+            .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(said)))
+            .collect();
+        assert_eq!(lines.len(), 1, "{said}: {log}");
+        assert_eq!(lines[0]["plugin"], "p");
+        for (field, words) in fields {
+            assert!(
+                lines[0][field].as_str().is_some_and(|text| text.contains(words)),
+                "{field}: {}",
+                lines[0]
+            );
+        }
+    };
+    let digest = |bytes: &[u8]| format!("sha256:{}", sha256_of(bytes));
     let url = format!("http://127.0.0.1:{console}");
     let swap = |arguments: &[&str]| {
         let output = Command::new(binary())
@@ -484,7 +566,11 @@ async fn the_command_prints_what_happened_and_ends_with_1_if_the_old_version_goe
         swap(&["p"]),
         (Some(0), format!("{} now, and is watched: `--back` goes back", said("2")), String::new())
     );
+    let second = digest(&stamper("2", "stamp"));
+    logged("a new version is active", &[("digest", &second), ("version", "2"), ("by", "command")]);
     assert_eq!(swap(&["--back", "p"]), (Some(0), format!("{} again", said("1")), String::new()));
+    let ended = [("digest", &*second), ("stage", "watching"), ("why", "somebody asked for it")];
+    logged("a new version is rolled back", &ended);
     let (code, _, why) = swap(&["p"]);
     assert_eq!(code, Some(1));
     assert!(why.contains("409") && why.contains("this version was ended (watching)"), "{why}");
@@ -493,6 +579,9 @@ async fn the_command_prints_what_happened_and_ends_with_1_if_the_old_version_goe
     let (code, said, why) = swap(&["p"]);
     assert_eq!((code, said.as_str()), (Some(1), ""));
     assert!(why.contains("loading: is no WebAssembly component"), "{why}");
+    let third = digest(b"nothing");
+    let refused = [("digest", &*third), ("stage", "loading"), ("why", "is no WebAssembly component")];
+    logged("a new version is refused", &refused);
     assert_eq!(swap(&["none"]).0, Some(1));
     process.terminate();
     assert_eq!(process.exit_code().await, Some(0));

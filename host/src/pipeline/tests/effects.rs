@@ -1,9 +1,9 @@
 //! What plugins leave, from their calls to windows, counts and alerts: `tests/guests/hostile-timer` in its modes.
 
-use super::plugins::slot;
+use super::plugins::{sandbox, settings, slot, slot_with};
 use super::*;
 use crate::pipeline::ticks::Rounds;
-use crate::sandbox::Window;
+use crate::sandbox::{Limits, Window};
 use serde_json::Value as Json;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -213,6 +213,69 @@ async fn one_poisonous_record_among_512_leaves_everything_else_as_it_is_without_
     assert_eq!((left[0].0, left[0].1, left[0].2.len()), (511, true, 10));
     assert_eq!(left[0].3, ["t p a: 511"]);
     assert!(left.iter().all(|one| *one == left[0]), "{left:?}");
+}
+
+/// The same with a shadow beside it, which meets the poison too.
+#[tokio::test]
+async fn a_shadow_beside_a_poisonous_record_and_a_commit_that_is_refused_leave_nothing_more() {
+    let modes = r#"{"process": "records-then-trap", "tick": ""}"#;
+    let mut left = Vec::new();
+    for (poison, has_shadow, is_refused) in [
+        (false, false, false),
+        (true, false, false),
+        (true, true, false),
+        (true, false, true),
+        (true, true, true),
+    ] {
+        let mut slot = slot("p", "hostile-timer", modes, OnFailure::Pass);
+        let score: Arc<Score> = Arc::default();
+        if has_shadow {
+            let settings = settings("p", "hostile-timer", modes, OnFailure::Pass);
+            let guest = artifacts::guest("hostile-timer").unwrap();
+            let plugin = sandbox().load_shadow(&settings, guest).unwrap();
+            let kind = TrialKind::Shadow(Arc::new(Differences::new("p", &Metrics::new())));
+            slot.versions.trial = Some(Trial { plugin, score: score.clone(), kind });
+        }
+        let timed = timed(&[slot], 2);
+        let mut bodies: Vec<String> = (0..511).map(|number| format!("line {number}")).collect();
+        if poison {
+            bodies.insert(300, "poison".into());
+        }
+        let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+        timed.send("t", &bodies).await.unwrap();
+        if is_refused {
+            timed.world.journal.close();
+            assert!(matches!(timed.send("t", &bodies).await, Err(Refusal::Stopping { .. })));
+        }
+        if has_shadow {
+            let runs = if is_refused { 2 } else { 1 };
+            assert_eq!((score.read().runs, score.read().failed_runs), (runs, runs), "it met the poison");
+        }
+        timed.pass(10);
+        let text = timed.world.metrics.text();
+        let is_of_it = |line: &&str| line.starts_with("trommel_process_plugin_") && line.contains("\"p\"");
+        let counted: Vec<String> = text.lines().filter(is_of_it).map(String::from).collect();
+        left.push((counted, timed.windows("p", "t"), timed.incidents()));
+    }
+    assert_eq!((left[0].0.len(), left[0].1.len()), (2, 10), "{left:?}");
+    assert_eq!(left[0].2, ["t p a: 511"]);
+    assert!(left.iter().all(|one| *one == left[0]), "{left:?}");
+}
+
+#[tokio::test]
+async fn names_beyond_those_of_a_plugin_are_one_and_counted() {
+    let limits = Limits { names: 1, ..Limits::default() };
+    let mode = r#"{"mode": "drop-even"}"#;
+    let timed = timed(&[slot_with("p", "hostile", mode, OnFailure::Pass, limits)], 2);
+    for _ in 0..3 {
+        timed.send("t", &["1", "2"]).await.unwrap();
+    }
+    assert_eq!(timed.counted("p", "dropped"), 3);
+    // The gauge came second.
+    let others = r#"trommel_process_plugin_gauge{plugin="p",name="_other"}"#;
+    let text = timed.world.metrics.text();
+    assert!(text.contains(others) && !text.contains("name=\"last\""), "{text}");
+    assert_eq!(timed.metric(r#"trommel_process_limit_total{plugin="p",limit="names"}"#), 3);
 }
 
 #[tokio::test]

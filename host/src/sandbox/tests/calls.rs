@@ -231,6 +231,15 @@ fn limit_is_one_bucket_for_all_instances_and_one_for_each_tenant() {
 }
 
 #[test]
+fn limit_of_more_keys_than_there_is_room_for_lets_nothing_pass_and_harms_no_other_tenant() {
+    let plugin = hostile("limit-flood");
+    let passed = |tenant: &str| {
+        counts(&plugin.process(piece_of(tenant, &["a".into()]), None, NOW).result.unwrap())[0].1
+    };
+    assert_eq!([passed("acme"), passed("acme"), passed("other")], [1_000, 0, 1_000]);
+}
+
+#[test]
 fn tenants_never_share_an_instance_unless_the_operator_says_so() {
     let calls = |instance, tenants: &[&str]| {
         let mut settings = settings(r#"{"mode": "remember"}"#);

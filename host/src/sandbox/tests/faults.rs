@@ -130,6 +130,7 @@ fn what_is_beyond_a_limit_is_counted_by_the_limit() {
         ("search10000", &["work"]),
         ("log-flood", &["log"]),
         ("name-flood", &["names"]),
+        ("limit-flood", &["buckets"]),
     ] {
         let mut settings = settings(&format!(r#"{{"mode": "{mode}", "pattern": "[a-z]+@[a-z.]+"}}"#));
         settings.name = mode.into();

@@ -341,8 +341,14 @@ fn ticks_that_trap_open_the_circuit_of_their_tenant() {
 
 #[test]
 fn a_full_store_says_so_and_the_tick_goes_on() {
-    let effects = ticked("fill", &[]).unwrap();
+    let metrics = Metrics::new();
+    let sandbox = Sandbox::open(None, metrics.clone()).unwrap();
+    let plugin = sandbox.load_bytes(&modes("", "fill"), timer_guest()).unwrap();
+    let effects = plugin.tick(&tenant("acme"), NOW, &[]).unwrap();
     assert_eq!(effects.counts, [("a plugin keeps 65536 bytes for each tenant".to_string(), 64)]);
+    // The one that ended the loop, and one more.
+    let line = r#"trommel_process_limit_total{plugin="/fill",limit="store"} 2"#;
+    assert!(metrics.text().lines().any(|shown| shown == line), "{}", metrics.text());
 }
 
 #[test]

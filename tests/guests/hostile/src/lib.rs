@@ -151,9 +151,10 @@ impl Processor for Hostile {
             // A little more with each call.
             "grow" => KEPT.lock().unwrap().push(std::hint::black_box(vec![1u8; 256 << 10])),
             "deep" => deep(0),
-            // Just under the limit, and for ever: `rounds` says how long.
+            // Just under the limit, and for ever: `rounds` says how long, else the first body.
             "nearly" => {
-                let rounds = setting("rounds").and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+                let rounds = setting("rounds").or_else(|| batch::texts(Places::BODY).first().cloned());
+                let rounds = rounds.and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
                 (0..rounds).for_each(|round: u64| _ = std::hint::black_box(round));
             }
             "search10000" => {
@@ -311,6 +312,30 @@ impl Processor for Hostile {
             "limit" => {
                 let passed = host::limit("key", 10, 1.0, 15);
                 host::count("passed", passed);
+            }
+            "limit-flood" => {
+                let passed: u32 = (0..1_500).map(|at| host::limit(&format!("key{at}"), 1, 1.0, 1)).sum();
+                host::count("passed", passed);
+            }
+            // Takes lists of texts and of numbers, and hands over both; drops every other record. Every eighth call: they
+            // take a build for tests long.
+            "lists" => {
+                let items: Vec<u32> = (0..batch::rows(Level::Item)).collect();
+                let even: Vec<u32> = items.iter().copied().step_by(2).collect();
+                batch::drop(&even);
+                host::count("calls", 1);
+                if CALLS.load(Relaxed) % 8 != 0 {
+                    return Ok(());
+                }
+                let bodies = batch::texts(Places::BODY);
+                let values = batch::severities().into_iter().map(i64::from).collect();
+                batch::set_int_attribute(Level::Item, "severity", &types::IntColumn { rows: items.clone(), values });
+                let index = items.clone();
+                batch::set_text_attribute(
+                    Level::Item,
+                    "copy",
+                    &TextColumn { rows: items, index, strings: bodies },
+                );
             }
             "clock" => {
                 host::count("now", host::now() as u32);

@@ -19,6 +19,7 @@ const fn padded(text: &str) -> [u8; 64] {
 }
 
 struct Stamper {
+    /// And the setting `mark`, if there is one.
     version: String,
     behaviour: String,
 }
@@ -44,8 +45,11 @@ impl Plugin for Stamper {
             .window_seconds(1)
     }
 
-    fn configure(_settings: &str) -> Result<Stamper, String> {
-        Ok(flavour())
+    /// `{"mark": "..."}`, without escapes.
+    fn configure(settings: &str) -> Result<Stamper, String> {
+        let Stamper { version, behaviour } = flavour();
+        let mark = settings.split_once("\"mark\"").and_then(|(_, rest)| rest.split('"').nth(1));
+        Ok(Stamper { version: version + mark.unwrap_or_default(), behaviour })
     }
 
     fn process(&mut self) -> Result<(), String> {
