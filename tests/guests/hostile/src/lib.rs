@@ -329,7 +329,11 @@ impl Processor for Hostile {
                 }
                 let bodies = batch::texts(Places::BODY);
                 let values = batch::severities().into_iter().map(i64::from).collect();
-                batch::set_int_attribute(Level::Item, "severity", &types::IntColumn { rows: items.clone(), values });
+                batch::set_int_attribute(
+                    Level::Item,
+                    "severity",
+                    &types::IntColumn { rows: items.clone(), values },
+                );
                 let index = items.clone();
                 batch::set_text_attribute(
                     Level::Item,
