@@ -324,7 +324,7 @@ impl Processor for Hostile {
                 let even: Vec<u32> = items.iter().copied().step_by(2).collect();
                 batch::drop(&even);
                 host::count("calls", 1);
-                if CALLS.load(Relaxed) % 8 != 0 {
+                if !CALLS.load(Relaxed).is_multiple_of(8) {
                     return Ok(());
                 }
                 let bodies = batch::texts(Places::BODY);
