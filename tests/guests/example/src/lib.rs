@@ -60,7 +60,12 @@ impl Plugin for Example {
                 host::count("checked", batch::rows(Level::Item));
             }
             // For the tests of limits: a call that never ends on records that say so.
-            Settings::Spin => while is_any_marked("ENDLESS") {},
+            Settings::Spin => {
+                // Its own work alone: asking the collector again and again would meet another limit.
+                while is_any_marked("ENDLESS") {
+                    (0_u64..).for_each(|round| _ = std::hint::black_box(round));
+                }
+            }
         }
         Ok(())
     }
