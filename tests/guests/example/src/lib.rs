@@ -62,8 +62,10 @@ impl Plugin for Example {
             // For the tests of limits: a call that never ends on records that say so.
             Settings::Spin => {
                 // Its own work alone: asking the collector again and again would meet another limit.
-                while is_any_marked("ENDLESS") {
-                    (0_u64..).for_each(|round| _ = std::hint::black_box(round));
+                if is_any_marked("ENDLESS") {
+                    loop {
+                        std::hint::spin_loop();
+                    }
                 }
             }
         }
