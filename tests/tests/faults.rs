@@ -4,8 +4,13 @@ use crate::full_disk::Disk;
 use crate::shutdown::binary;
 use crate::world::{World, eventually, logs, resource_logs, sha256};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use rustix::process::{Pid, Signal};
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
 use serde_json::Value;
-use std::process::Command;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -149,7 +154,64 @@ async fn top_shows_what_plugins_use_by_tenant() {
     world.end().await;
 }
 
-/// Each request has two good records and a poisonous one: what is refused leaves nothing of either.
+/// A terminal of its own: where a program writes, and what it wrote so far.
+fn terminal(rows: u16) -> (std::fs::File, Arc<Mutex<String>>) {
+    let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&ours).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    let path = rustix::pty::ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+    let theirs = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let size = Winsize { ws_row: rows, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&theirs, size).unwrap();
+    let written = Arc::new(Mutex::new(String::new()));
+    let (mut ours, shown) = (std::fs::File::from(ours), written.clone());
+    std::thread::spawn(move || {
+        let mut some = [0; 4096];
+        while let Ok(count @ 1..) = ours.read(&mut some) {
+            shown.lock().unwrap().push_str(&String::from_utf8_lossy(&some[..count]));
+        }
+    });
+    (theirs, written)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_draws_its_table_anew_on_a_terminal_until_it_is_interrupted() {
+    let world = World::start_in(folder_with_guests(), &hostile("noop", "")).await;
+    world.send(None, logs(&[], &["one"])).await.unwrap();
+    let (terminal, written) = terminal(10);
+    let mut command = Command::new(binary());
+    command.args(["top", "--console", &world.console("")]).stdin(Stdio::null()).stdout(terminal);
+    let mut top = command.spawn().unwrap();
+    drop(command);
+    // What stands on the screen: from the last time that it is drawn whole.
+    let drawn = || {
+        let written = written.lock().unwrap();
+        let whole = written.rsplit_once("\x1b[J").map_or("", |(whole, _)| whole);
+        whole.rsplit_once("\x1b[H").map_or(String::new(), |(_, table)| table.replace("\x1b[K\r\n", "\n"))
+    };
+    let records_per_second = || {
+        let table = drawn();
+        let row: Vec<&str> = table.lines().nth(1)?.split_whitespace().collect();
+        assert_eq!((row[0], row[1], row.last()), ("own", "local", Some(&"closed")), "{table}");
+        Some(row[3].parse::<u64>().unwrap())
+    };
+    eventually("records are shown as they come", async || {
+        world.send(None, logs(&[], &["two", "three"])).await.unwrap();
+        records_per_second().is_some_and(|records| records > 0)
+    })
+    .await;
+    eventually("nothing comes, which is shown too", async || records_per_second() == Some(0)).await;
+    let interrupted = Pid::from_child(&top);
+    rustix::process::kill_process(interrupted, Signal::INT).unwrap();
+    let code = tokio::task::spawn_blocking(move || top.wait().unwrap().code()).await.unwrap();
+    assert_eq!(code, Some(0));
+    // On a screen of its own, which it leaves as it was.
+    eventually("the terminal is given back", async || written.lock().unwrap().ends_with("\x1b[?1049l")).await;
+    assert!(written.lock().unwrap().starts_with("\x1b[?1049h"));
+    world.end().await;
+}
+
+/// Each request has one poisonous record among 512: what is refused leaves nothing of the others either.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_the_disk_has_no_room_for_leaves_no_count_no_window_and_no_alert() {
     let folder = folder_with_guests();
@@ -162,7 +224,9 @@ alerts: {{ channels: {{ here: {{ type: log }} }} }}
 "
     );
     let world = World::start_in(folder, &yaml).await;
-    let send = async || world.send(None, logs(&[("project.id", "shop")], &["1", "poison", "1"])).await;
+    let mut lines = ["1"; 512];
+    lines[200] = "poison";
+    let send = async || world.send(None, logs(&[("project.id", "shop")], &lines)).await;
     let ready = async || world.http.get(world.console("/readyz")).send().await.unwrap().status() == 200;
     eventually("the plugin is loaded", ready).await;
     let records = r#"trommel_process_plugin_total{plugin="all",name="records"}"#;
@@ -171,7 +235,10 @@ alerts: {{ channels: {{ here: {{ type: log }} }} }}
         let counted = async |line| world.metric(line).await.unwrap_or_default();
         (counted(records).await, counted(raised).await, incident(&world).await)
     };
-    let (mut taken, mut refused) = (0, 0);
+    // Each half of the one that fails raises its own.
+    send().await.unwrap();
+    let (mut taken, mut refused) = (1, 0);
+    let (_, raises, _) = counts().await;
     disk.fill();
     for _ in 0..500 {
         if refused == 5 {
@@ -191,14 +258,15 @@ alerts: {{ channels: {{ here: {{ type: log }} }} }}
     disk.free();
     eventually("there is room again", async || send().await.is_ok()).await;
     taken += 1;
-    assert_eq!(counts().await, (taken as f64 * 2.0, taken as f64, taken * 2), "{}", world.metrics().await);
+    let left = taken * 511;
+    assert_eq!(counts().await, (left as f64, taken as f64 * raises, left), "{}", world.metrics().await);
     let in_windows = async || crate::effects::shown(&world, "all", "1").await;
-    eventually("the windows close", async || in_windows().await >= taken * 2).await;
+    eventually("the windows close", async || in_windows().await >= left).await;
     // Silence comes after the last of them, and nothing more.
     let ticks = async || crate::effects::counted(&world, "all").await["tenant local"];
     let before = ticks().await;
     eventually("silence is shown", async || ticks().await > before).await;
-    assert_eq!(in_windows().await, taken * 2);
+    assert_eq!(in_windows().await, left);
     world.end().await;
 }
 

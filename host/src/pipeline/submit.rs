@@ -234,22 +234,19 @@ impl Pipeline {
     ) -> Result<Result<Work, E>, Refusal> {
         let caller = Arc::new(());
         let is_there = Arc::downgrade(&caller);
-        let turns = self.shared.turns.clone();
-        let slice = move || {
+        let slice = move |turn: &Turn| {
             let start = Instant::now();
-            let work = begin().map(|mut work| {
+            begin().map(|mut work| {
                 work.advance(|is_others| {
                     let now = Instant::now();
-                    let is_turn_over = (is_others || now - start >= SLICE) && turns.is_waited_for();
+                    let is_turn_over = (is_others || now - start >= SLICE) && turn.is_wanted();
                     // Or nobody waits for the answer any more.
                     is_turn_over || now >= deadline || is_there.strong_count() == 0
                 });
                 work
-            });
-            drop(turn);
-            work
+            })
         };
-        let done = tokio::task::spawn_blocking(slice).await;
+        let done = turn.work(slice).await;
         drop(caller);
         done.map_err(|error| {
             tracing::error!(%error, "work on a request ended without a result");

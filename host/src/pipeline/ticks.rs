@@ -76,10 +76,7 @@ async fn round(shared: Arc<Shared>, plugin: Plugin) {
     for tenant in shared.consequences.series.due(plugin.name(), now_ms) {
         let Ok(turn) = shared.turns.take(tenant.as_str(), Instant::now() + TURN_MAX).await else { continue };
         let (shared, called) = (shared.clone(), plugin.clone());
-        let ticked = tokio::task::spawn_blocking(move || {
-            call(&shared, &called, &tenant);
-            drop(turn);
-        });
+        let ticked = turn.work(move |_| call(&shared, &called, &tenant));
         if let Err(error) = ticked.await {
             tracing::error!(plugin = plugin.name(), %error, "a plugin's look at its windows ended without a result");
         }

@@ -3,11 +3,22 @@
 //! As many pieces of work run at one time as there are cores. Those who wait stand in a queue of their tenant, and
 //! the queues are served round robin, so that one tenant's flood is another's single wait. The number who wait is
 //! bounded by the room that their requests hold.
+//!
+//! Work ends its turn between two steps, but a step may be a call of a plugin that takes its whole limit, and more of
+//! them in search of the records at fault. So a turn that lasts is handed on: others work beside it, and the system
+//! shares the cores among the threads. Its own tenant waits for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// A turn that lasts longer is handed on: steps of quick plugins end well before.
+const HANDED_ON_AFTER: Duration = Duration::from_millis(3);
+/// Turns that are handed on at one time, for each core: each takes its part of it.
+const HANDED_ON_MAX: usize = 4;
 
 /// Who waits in one queue.
 pub(super) type Key = String;
@@ -20,16 +31,30 @@ pub(super) struct Turns {
 #[derive(Debug)]
 struct State {
     free: usize,
+    /// How many more may be handed on.
+    spare: usize,
     /// Never an empty queue.
     queues: HashMap<Key, VecDeque<oneshot::Sender<Turn>>>,
-    /// The keys of `queues`, next first.
+    /// The keys of `queues`, next first, without those of `handed_on`.
     order: VecDeque<Key>,
+    /// Turns that were given and have not ended, by number.
+    running: HashMap<u64, Running>,
+    given: u64,
+    /// How many turns of a key were handed on and have not ended; never none.
+    handed_on: HashMap<Key, usize>,
+}
+
+#[derive(Debug)]
+struct Running {
+    key: Key,
+    is_handed_on: bool,
 }
 
 /// The right to work; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Arc<Turns>,
+    number: u64,
 }
 
 /// The deadline came first.
@@ -38,7 +63,16 @@ pub(super) struct TooLate;
 
 impl Turns {
     pub(super) fn new(at_once: usize) -> Arc<Turns> {
-        let state = State { free: at_once.max(1), queues: HashMap::new(), order: VecDeque::new() };
+        let free = at_once.max(1);
+        let state = State {
+            free,
+            spare: free * HANDED_ON_MAX,
+            queues: HashMap::new(),
+            order: VecDeque::new(),
+            running: HashMap::new(),
+            given: 0,
+            handed_on: HashMap::new(),
+        };
         Arc::new(Turns { state: Mutex::new(state) })
     }
 
@@ -46,13 +80,13 @@ impl Turns {
     pub(super) async fn take(self: &Arc<Turns>, key: &str, deadline: Instant) -> Result<Turn, TooLate> {
         let waiting = {
             let mut state = self.state();
-            if state.free > 0 {
-                // Whoever gives one back hands it to those who wait, so none do.
-                state.free -= 1;
-                return Ok(Turn { turns: self.clone() });
+            let may_begin = !state.handed_on.contains_key(key);
+            if state.free > 0 && may_begin {
+                // Whoever gives one back hands it to those who wait, so none do that may begin.
+                return Ok(self.give(&mut state, key.to_owned()));
             }
             let (sender, receiver) = oneshot::channel();
-            if !state.queues.contains_key(key) {
+            if may_begin && !state.queues.contains_key(key) {
                 state.order.push_back(key.to_owned());
             }
             state.queues.entry(key.to_owned()).or_default().push_back(sender);
@@ -64,9 +98,41 @@ impl Turns {
         }
     }
 
-    /// Whether somebody waits: time to yield after a while.
-    pub(super) fn is_waited_for(&self) -> bool {
-        !self.state().order.is_empty()
+    fn give(self: &Arc<Turns>, state: &mut State, key: Key) -> Turn {
+        state.free -= 1;
+        state.given += 1;
+        let number = state.given;
+        state.running.insert(number, Running { key, is_handed_on: false });
+        Turn { turns: self.clone(), number }
+    }
+
+    /// Gives the places that are free to those who wait.
+    fn serve(self: &Arc<Turns>) {
+        loop {
+            let (next, turn) = {
+                let mut state = self.state();
+                if state.free == 0 {
+                    return;
+                }
+                let Some((key, next)) = state.next() else { return };
+                (next, self.give(&mut state, key))
+            };
+            // To one who left in between: then the turn comes back as an error and is given on when that is dropped.
+            let _ = next.send(turn);
+        }
+    }
+
+    /// The place of a turn that has not ended is another's from now on.
+    fn hand_on(self: &Arc<Turns>, number: u64) {
+        {
+            let mut state = self.state();
+            if state.spare == 0 || !state.mark_handed_on(number) {
+                return;
+            }
+            state.spare -= 1;
+            state.free += 1;
+        }
+        self.serve();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -76,32 +142,93 @@ impl Turns {
 
 impl State {
     /// The next who waits, a tenant's first; its tenant goes to the end.
-    fn next(&mut self) -> Option<oneshot::Sender<Turn>> {
-        let key = self.order.pop_front()?;
-        let queue = self.queues.get_mut(&key)?;
-        let next = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&key);
-        } else {
+    fn next(&mut self) -> Option<(Key, oneshot::Sender<Turn>)> {
+        while let Some(key) = self.order.pop_front() {
+            let queue = self.queues.get_mut(&key)?;
+            let next = queue.pop_front();
+            if queue.is_empty() {
+                self.queues.remove(&key);
+            } else {
+                self.order.push_back(key.clone());
+            }
+            if let Some(next) = next.filter(|next| !next.is_closed()) {
+                return Some((key, next));
+            }
+        }
+        None
+    }
+
+    /// Its tenant waits from now on. Not again, and not one that has ended.
+    fn mark_handed_on(&mut self, number: u64) -> bool {
+        let Some(running) = self.running.get_mut(&number).filter(|running| !running.is_handed_on) else {
+            return false;
+        };
+        running.is_handed_on = true;
+        self.order.retain(|key| *key != running.key);
+        *self.handed_on.entry(running.key.clone()).or_default() += 1;
+        true
+    }
+
+    fn end(&mut self, number: u64) {
+        let Some(Running { key, is_handed_on }) = self.running.remove(&number) else { return };
+        if !is_handed_on {
+            self.free += 1;
+            return;
+        }
+        self.spare += 1;
+        let of_key = self.handed_on.entry(key.clone()).or_default();
+        *of_key = of_key.saturating_sub(1);
+        if *of_key > 0 {
+            return;
+        }
+        self.handed_on.remove(&key);
+        if self.queues.contains_key(&key) {
             self.order.push_back(key);
         }
-        next
+    }
+}
+
+impl Turn {
+    /// Works off the executor, and ends the turn. `work` should look whether it [`Turn::is_wanted`] now and then. Nobody
+    /// else waits for it longer than a moment, nor does anybody once this is cancelled.
+    pub(super) async fn work<T: Send + 'static>(
+        self,
+        work: impl FnOnce(&Turn) -> T + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let left = Left { turns: self.turns.clone(), number: self.number };
+        let mut working = spawn_blocking(move || work(&self));
+        loop {
+            match timeout(HANDED_ON_AFTER, &mut working).await {
+                Ok(done) => return done,
+                Err(_) => left.turns.hand_on(left.number),
+            }
+        }
+    }
+
+    /// Whether others wait for it, or have its place already.
+    pub(super) fn is_wanted(&self) -> bool {
+        let state = self.turns.state();
+        let is_handed_on = |running: &Running| running.is_handed_on;
+        !state.order.is_empty() || state.running.get(&self.number).is_some_and(is_handed_on)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut state = self.turns.state();
-        while let Some(next) = state.next() {
-            if next.is_closed() {
-                continue;
-            }
-            drop(state);
-            // Gone in between, the turn comes back as an error and is given on when that is dropped.
-            let _ = next.send(Turn { turns: self.turns.clone() });
-            return;
-        }
-        state.free += 1;
+        self.turns.state().end(self.number);
+        self.turns.serve();
+    }
+}
+
+/// Who waits for the end of a turn: gone, nobody hands it on later.
+struct Left {
+    turns: Arc<Turns>,
+    number: u64,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.turns.hand_on(self.number);
     }
 }
 
@@ -149,7 +276,7 @@ mod tests {
             assert!(held.is_some());
         }
         assert_eq!(*order.lock().unwrap(), ["a", "b", "c", "a", "b", "a"]);
-        assert!(!turns.is_waited_for());
+        assert!(!held.as_ref().unwrap().is_wanted());
         drop(held);
         turns.take("d", late()).await.unwrap();
     }
@@ -184,5 +311,80 @@ mod tests {
         let _held = turns.take("a", late()).await.unwrap();
         let soon = Instant::now() + Duration::from_secs(1);
         assert!(matches!(turns.take("a", soon).await, Err(TooLate)));
+    }
+
+    /// Work that lasts until it is told to end.
+    fn lasting(turn: Turn) -> (impl Future<Output = bool>, std::sync::mpsc::Sender<()>) {
+        let (end, told) = std::sync::mpsc::channel::<()>();
+        let working = turn.work(move |turn| {
+            let _ = told.recv();
+            turn.is_wanted()
+        });
+        (async { working.await.unwrap() }, end)
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_lasts_is_handed_on_and_its_own_tenant_waits_for_it() {
+        let turns = Turns::new(1);
+        let (working, end) = lasting(turns.take("slow", late()).await.unwrap());
+        let working = tokio::spawn(working);
+        let mut again = Box::pin(turns.take("slow", late()));
+        assert!(poll(again.as_mut()).is_pending());
+        let other = turns.take("other", late()).await.unwrap();
+        assert!(!other.is_wanted(), "the tenant of the lasting turn does not count");
+        drop(other);
+        assert!(poll(again.as_mut()).is_pending());
+        drop(turns.take("third", late()).await.unwrap());
+        end.send(()).unwrap();
+        assert!(working.await.unwrap(), "it should have ended");
+        // One place again, and no more.
+        let again = again.await.unwrap();
+        assert!(poll(pin!(turns.take("other", late()))).is_pending());
+        drop(again);
+        turns.take("other", late()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn only_so_many_turns_are_handed_on_at_one_time() {
+        let turns = Turns::new(1);
+        let mut lasting_ones = Vec::new();
+        for number in 0..=HANDED_ON_MAX {
+            let (working, end) = lasting(turns.take(&format!("slow {number}"), late()).await.unwrap());
+            lasting_ones.push((tokio::spawn(working), end));
+        }
+        let soon = Instant::now() + HANDED_ON_AFTER * 10;
+        assert!(matches!(turns.take("other", soon).await, Err(TooLate)));
+        for (working, end) in lasting_ones.drain(..1) {
+            end.send(()).unwrap();
+            working.await.unwrap();
+        }
+        drop(turns.take("other", late()).await.unwrap());
+        for (working, end) in lasting_ones {
+            end.send(()).unwrap();
+            working.await.unwrap();
+        }
+        let state = turns.state();
+        assert_eq!((state.free, state.spare), (1, HANDED_ON_MAX));
+        assert!(state.running.is_empty() && state.handed_on.is_empty() && state.queues.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_turn_whose_caller_went_away_is_handed_on() {
+        let turns = Turns::new(1);
+        let (working, end) = lasting(turns.take("slow", late()).await.unwrap());
+        let mut working = Box::pin(working);
+        assert!(poll(working.as_mut()).is_pending());
+        drop(working);
+        drop(turns.take("other", late()).await.unwrap());
+        end.send(()).unwrap();
+        turns.take("slow", late()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_turn_whose_work_panics_ends() {
+        let turns = Turns::new(1);
+        let turn = turns.take("a", late()).await.unwrap();
+        assert!(turn.work(|_| panic!("on purpose")).await.is_err());
+        turns.take("a", late()).await.unwrap();
     }
 }

@@ -4,7 +4,7 @@
 //! new one sees what the old one sees, and nothing of what it does counts; in a canary it has some of the streams, each
 //! for itself: a record never meets two versions.
 
-use crate::batch::{Items, Piece, Request, Signal, Stream, wire};
+use crate::batch::{Items, Piece, Request, Stream, wire};
 use crate::sandbox::{NotRun, Plugin, Ran, Uncallable, thread_cpu};
 use crate::telemetry::{Labels, Metrics};
 use prometheus_client::metrics::{counter::Counter, family::Family};
@@ -356,14 +356,13 @@ impl Chosen<'_> {
         if let (Some(copy), Some((trial, differences))) = (copy, self.shadow)
             && let Ok(shadow) = trial.score.try_run(&trial.plugin, copy, now_ns, is_begun)
         {
-            let (one, other) = (ran.piece.standalone(), shadow.piece.standalone());
-            differences.add(differing(shadow.piece.signal(), &one, &other));
+            differences.add(differing(&ran.piece, &shadow.piece));
         }
         Ok(ran)
     }
 }
 
-/// A piece of its own with what an earlier plugin left. Routes that others gave are not in it: no plugin sees them.
+/// A piece of its own with what an earlier plugin left, and the routes that it gave.
 fn copy_of(piece: &Piece, plugin: &Plugin) -> Option<Piece> {
     if !plugin.manifest().signals.contains(&piece.signal()) {
         return None;
@@ -372,17 +371,19 @@ fn copy_of(piece: &Piece, plugin: &Plugin) -> Option<Piece> {
     let all: Vec<usize> = (0..request.resources.len()).collect();
     let batch = request.batch(piece.stream().clone(), &all);
     let mut pieces = batch.pieces(usize::MAX, usize::MAX);
-    pieces.pop().filter(|_| pieces.is_empty())
+    let copy = pieces.pop().filter(|_| pieces.is_empty())?;
+    Some(copy.with_routes(piece.routes()))
 }
 
-/// How the records of `other` differ from those of `one`. A record is the same with the same metric, scope and resource.
-fn differing(signal: Signal, one: &[u8], other: &[u8]) -> Differing {
-    if one == other {
-        return Differing { same: Items::over(signal, one).count() as u64, ..Differing::default() };
+/// How the records of `other` differ from those of `one`. A record is the same with the same metric, scope, resource and
+/// route.
+fn differing(one: &Piece, other: &Piece) -> Differing {
+    if one.standalone() == other.standalone() && one.routes() == other.routes() {
+        return Differing { same: u64::from(one.records()), ..Differing::default() };
     }
     let mut found: HashMap<u64, (u64, u64)> = HashMap::new();
-    each_hashed(signal, one, |hash| found.entry(hash).or_default().0 += 1);
-    each_hashed(signal, other, |hash| found.entry(hash).or_default().1 += 1);
+    each_hashed(one, |hash| found.entry(hash).or_default().0 += 1);
+    each_hashed(other, |hash| found.entry(hash).or_default().1 += 1);
     let (mut same, mut only_one, mut only_other) = (0, 0, 0);
     for (of_one, of_other) in found.into_values() {
         same += of_one.min(of_other);
@@ -393,8 +394,9 @@ fn differing(signal: Signal, one: &[u8], other: &[u8]) -> Differing {
     Differing { same, changed, missing: only_one - changed, extra: only_other - changed }
 }
 
-fn each_hashed(signal: Signal, bytes: &[u8], mut each: impl FnMut(u64)) {
-    for parts in Items::over(signal, bytes) {
+fn each_hashed(piece: &Piece, mut each: impl FnMut(u64)) {
+    let (bytes, routes) = (piece.standalone(), piece.routes().unwrap_or_default());
+    for (row, parts) in Items::over(piece.signal(), &bytes).enumerate() {
         let mut hash = DefaultHasher::new();
         (parts.resource, parts.resource_schema_url, parts.scope, parts.scope_schema_url).hash(&mut hash);
         for field in wire::fields(parts.metric, 0, parts.metric.len()) {
@@ -402,7 +404,7 @@ fn each_hashed(signal: Signal, bytes: &[u8], mut each: impl FnMut(u64)) {
                 parts.metric[field.start..field.end].hash(&mut hash);
             }
         }
-        (parts.kind, parts.item).hash(&mut hash);
+        (parts.kind, parts.item, routes.get(row).cloned().flatten()).hash(&mut hash);
         each(hash.finish());
     }
 }

@@ -296,6 +296,12 @@ impl Piece {
         self.inner.routes_left()
     }
 
+    /// With these routes of its records, before anything is dropped of it.
+    pub(crate) fn with_routes(mut self, routes: Option<Vec<Option<Arc<str>>>>) -> Piece {
+        self.inner.routes = routes;
+        self
+    }
+
     /// Begins a call that sees all records that are left, or those of them that `subset` numbers.
     pub fn call(self, subset: Option<Range<u32>>) -> Call {
         let mut inner = self.inner;

@@ -173,16 +173,23 @@ async fn a_plugin_cannot_give_records_to_another_tenant() {
     }
 }
 
+/// A record for each, numbered from 1.
+pub(super) fn with_severities(severities: &[i32]) -> Vec<u8> {
+    let bodies: Vec<String> = (1..=severities.len()).map(|number| number.to_string()).collect();
+    let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+    let mut logs = ExportLogsServiceRequest::decode(&request(&[("", &bodies)])[..]).unwrap();
+    for (record, severity) in logs.resource_logs[0].scope_logs[0].log_records.iter_mut().zip(severities) {
+        record.severity_number = *severity;
+    }
+    logs.encode_to_vec()
+}
+
 #[tokio::test]
 async fn records_go_where_their_route_says() {
     let errors = SinkRoute { route: vec!["errors".into()], ..sink("errors") };
     let slots = [slot("router", "router", "{}", OnFailure::Pass)];
     let world = world(vec![to("all", &["router"], vec![sink("all"), errors])], &slots, &["all", "errors"]);
-    let mut logs = ExportLogsServiceRequest::decode(&request(&[("", &["1", "2", "3", "4"])])[..]).unwrap();
-    for (record, severity) in logs.resource_logs[0].scope_logs[0].log_records.iter_mut().zip([9, 17, 9, 21]) {
-        record.severity_number = severity;
-    }
-    world.submit("own", logs.encode_to_vec()).await.unwrap();
+    world.submit("own", with_severities(&[9, 17, 9, 21])).await.unwrap();
     assert_eq!(world.given(0), ["t/default: 1 3", "t/default: 2 4"]);
     assert_eq!(world.given(1), ["t/default: 2 4"]);
 }

@@ -1,7 +1,7 @@
 //! Two versions of a plugin side by side: what a shadow leaves (nothing), and who has which in a canary.
 
 use super::effects::timed;
-use super::plugins::{sandbox, settings};
+use super::plugins::{sandbox, settings, with_severities};
 use super::*;
 use crate::sandbox::Plugin;
 
@@ -83,6 +83,43 @@ async fn a_shadow_changes_no_byte_no_count_no_window_and_no_alert() {
             assert_eq!(found, expected, "{version} {behaviour}");
             assert_eq!((counts.records, counts.failed_runs), (all, 0));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_shadow_that_gives_other_routes_differs_and_those_of_earlier_plugins_are_no_difference() {
+    let load = |name: &str, guest: &str, is_shadow| {
+        let (settings, bytes) =
+            (settings(name, guest, "{}", OnFailure::Pass), artifacts::guest(guest).unwrap());
+        if is_shadow {
+            sandbox().load_shadow(&settings, bytes)
+        } else {
+            sandbox().load_bytes(&settings, bytes)
+        }
+        .unwrap()
+    };
+    for (first, active, shadow, changed) in [
+        ("noop", "router", "router", 0),
+        ("noop", "noop", "router", 2),
+        ("noop", "router", "noop", 2),
+        ("router", "noop", "noop", 0),
+        ("router", "noop", "router", 0),
+    ] {
+        let differences = Arc::new(Differences::new("second", &Metrics::new()));
+        let kind = TrialKind::Shadow(differences.clone());
+        let trial = Trial { plugin: load("second", shadow, true), score: Arc::default(), kind };
+        let slots =
+            [("first", first, None), ("second", active, Some(trial))].map(|(name, guest, trial)| Slot {
+                name: name.into(),
+                is_guard: false,
+                on_failure: OnFailure::Pass,
+                plugin: Some(load(name, guest, false)),
+                versions: Versions { score: Arc::default(), trial },
+            });
+        let world = world(vec![to("all", &["first", "second"], vec![sink("a")])], &slots, &["a"]);
+        world.submit("own", with_severities(&[9, 17, 9, 21])).await.unwrap();
+        let expected = Differing { same: 4 - changed, changed, ..Differing::default() };
+        assert_eq!(differences.read(), expected, "{first}, then {active} beside {shadow}");
     }
 }
 
