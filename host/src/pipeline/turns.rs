@@ -6,7 +6,7 @@
 //!
 //! Work ends its turn between two steps, but a step may be a call of a plugin that takes its whole limit, and more of
 //! them in search of the records at fault. So a turn that lasts is handed on: others work beside it, and the system
-//! shares the cores among the threads. Its own tenant waits for it.
+//! shares the cores among the threads. Its tenant has no more turns for that: as many at one time as there are cores.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,18 +30,19 @@ pub(super) struct Turns {
 
 #[derive(Debug)]
 struct State {
+    at_once: usize,
     free: usize,
     /// How many more may be handed on.
     spare: usize,
     /// Never an empty queue.
     queues: HashMap<Key, VecDeque<oneshot::Sender<Turn>>>,
-    /// The keys of `queues`, next first, without those of `handed_on`.
+    /// The keys of `queues` that may have a turn more, next first.
     order: VecDeque<Key>,
     /// Turns that were given and have not ended, by number.
     running: HashMap<u64, Running>,
+    /// How many they are of a key, `at_once` at most; never none.
+    of_key: HashMap<Key, usize>,
     given: u64,
-    /// How many turns of a key were handed on and have not ended; never none.
-    handed_on: HashMap<Key, usize>,
 }
 
 #[derive(Debug)]
@@ -63,15 +64,16 @@ pub(super) struct TooLate;
 
 impl Turns {
     pub(super) fn new(at_once: usize) -> Arc<Turns> {
-        let free = at_once.max(1);
+        let at_once = at_once.max(1);
         let state = State {
-            free,
-            spare: free * HANDED_ON_MAX,
+            at_once,
+            free: at_once,
+            spare: at_once * HANDED_ON_MAX,
             queues: HashMap::new(),
             order: VecDeque::new(),
             running: HashMap::new(),
+            of_key: HashMap::new(),
             given: 0,
-            handed_on: HashMap::new(),
         };
         Arc::new(Turns { state: Mutex::new(state) })
     }
@@ -80,7 +82,7 @@ impl Turns {
     pub(super) async fn take(self: &Arc<Turns>, key: &str, deadline: Instant) -> Result<Turn, TooLate> {
         let waiting = {
             let mut state = self.state();
-            let may_begin = !state.handed_on.contains_key(key);
+            let may_begin = state.may_begin(key);
             if state.free > 0 && may_begin {
                 // Whoever gives one back hands it to those who wait, so none do that may begin.
                 return Ok(self.give(&mut state, key.to_owned()));
@@ -99,11 +101,7 @@ impl Turns {
     }
 
     fn give(self: &Arc<Turns>, state: &mut State, key: Key) -> Turn {
-        state.free -= 1;
-        state.given += 1;
-        let number = state.given;
-        state.running.insert(number, Running { key, is_handed_on: false });
-        Turn { turns: self.clone(), number }
+        Turn { turns: self.clone(), number: state.begin(key) }
     }
 
     /// Gives the places that are free to those who wait.
@@ -141,6 +139,21 @@ impl Turns {
 }
 
 impl State {
+    fn may_begin(&self, key: &str) -> bool {
+        self.of_key.get(key).is_none_or(|turns| *turns < self.at_once)
+    }
+
+    fn begin(&mut self, key: Key) -> u64 {
+        self.free -= 1;
+        self.given += 1;
+        *self.of_key.entry(key.clone()).or_default() += 1;
+        if !self.may_begin(&key) {
+            self.order.retain(|waiting| *waiting != key);
+        }
+        self.running.insert(self.given, Running { key, is_handed_on: false });
+        self.given
+    }
+
     /// The next who waits, a tenant's first; its tenant goes to the end.
     fn next(&mut self) -> Option<(Key, oneshot::Sender<Turn>)> {
         while let Some(key) = self.order.pop_front() {
@@ -158,31 +171,27 @@ impl State {
         None
     }
 
-    /// Its tenant waits from now on. Not again, and not one that has ended.
+    /// Whether it is so from now on: not again, and not after its end.
     fn mark_handed_on(&mut self, number: u64) -> bool {
-        let Some(running) = self.running.get_mut(&number).filter(|running| !running.is_handed_on) else {
-            return false;
-        };
-        running.is_handed_on = true;
-        self.order.retain(|key| *key != running.key);
-        *self.handed_on.entry(running.key.clone()).or_default() += 1;
-        true
+        let running = self.running.get_mut(&number).filter(|running| !running.is_handed_on);
+        running.is_some_and(|running| {
+            running.is_handed_on = true;
+            true
+        })
     }
 
     fn end(&mut self, number: u64) {
         let Some(Running { key, is_handed_on }) = self.running.remove(&number) else { return };
-        if !is_handed_on {
-            self.free += 1;
-            return;
+        match is_handed_on {
+            true => self.spare += 1,
+            false => self.free += 1,
         }
-        self.spare += 1;
-        let of_key = self.handed_on.entry(key.clone()).or_default();
-        *of_key = of_key.saturating_sub(1);
-        if *of_key > 0 {
-            return;
+        let may_begin = self.may_begin(&key);
+        match self.of_key.get_mut(&key) {
+            Some(turns) if *turns > 1 => *turns -= 1,
+            _ => drop(self.of_key.remove(&key)),
         }
-        self.handed_on.remove(&key);
-        if self.queues.contains_key(&key) {
+        if !may_begin && self.queues.contains_key(&key) {
             self.order.push_back(key);
         }
     }
@@ -205,11 +214,11 @@ impl Turn {
         }
     }
 
-    /// Whether others wait for it, or have its place already.
+    /// Whether somebody waits for it, or has its place already.
     pub(super) fn is_wanted(&self) -> bool {
         let state = self.turns.state();
         let is_handed_on = |running: &Running| running.is_handed_on;
-        !state.order.is_empty() || state.running.get(&self.number).is_some_and(is_handed_on)
+        !state.queues.is_empty() || state.running.get(&self.number).is_some_and(is_handed_on)
     }
 }
 
@@ -275,7 +284,7 @@ mod tests {
             }
             assert!(held.is_some());
         }
-        assert_eq!(*order.lock().unwrap(), ["a", "b", "c", "a", "b", "a"]);
+        assert_eq!(*order.lock().unwrap(), ["b", "c", "a", "b", "a", "a"]);
         assert!(!held.as_ref().unwrap().is_wanted());
         drop(held);
         turns.take("d", late()).await.unwrap();
@@ -331,7 +340,6 @@ mod tests {
         let mut again = Box::pin(turns.take("slow", late()));
         assert!(poll(again.as_mut()).is_pending());
         let other = turns.take("other", late()).await.unwrap();
-        assert!(!other.is_wanted(), "the tenant of the lasting turn does not count");
         drop(other);
         assert!(poll(again.as_mut()).is_pending());
         drop(turns.take("third", late()).await.unwrap());
@@ -342,6 +350,29 @@ mod tests {
         assert!(poll(pin!(turns.take("other", late()))).is_pending());
         drop(again);
         turns.take("other", late()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_tenant_whose_turns_last_has_no_fewer_and_no_more_of_them() {
+        let turns = Turns::new(2);
+        let mut lasting_ones = VecDeque::new();
+        for _ in 0..2 {
+            let (working, end) = lasting(turns.take("slow", late()).await.unwrap());
+            lasting_ones.push_back((tokio::spawn(working), end));
+        }
+        let others = [turns.take("other", late()).await.unwrap(), turns.take("third", late()).await.unwrap()];
+        let mut third = Box::pin(turns.take("slow", late()));
+        drop(others);
+        assert!(poll(third.as_mut()).is_pending(), "two of it run");
+        let (working, end) = lasting_ones.pop_front().unwrap();
+        end.send(()).unwrap();
+        working.await.unwrap();
+        let third = third.await.unwrap();
+        assert!(poll(pin!(turns.take("slow", late()))).is_pending());
+        drop(third);
+        let (working, end) = lasting_ones.pop_front().unwrap();
+        end.send(()).unwrap();
+        working.await.unwrap();
     }
 
     #[tokio::test]
@@ -365,7 +396,12 @@ mod tests {
         }
         let state = turns.state();
         assert_eq!((state.free, state.spare), (1, HANDED_ON_MAX));
-        assert!(state.running.is_empty() && state.handed_on.is_empty() && state.queues.is_empty());
+        assert!(
+            state.running.is_empty()
+                && state.of_key.is_empty()
+                && state.order.is_empty()
+                && state.queues.is_empty()
+        );
     }
 
     #[tokio::test]
