@@ -181,13 +181,15 @@ async fn top_draws_its_table_anew_on_a_terminal_until_it_is_interrupted() {
     let (terminal, written) = terminal(10);
     let mut command = Command::new(binary());
     command.args(["top", "--console", &world.console("")]).stdin(Stdio::null()).stdout(terminal);
-    let mut top = command.spawn().unwrap();
-    drop(command);
+    let mut top = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
     // What stands on the screen: from the last time that it is drawn whole.
     let drawn = || {
         let written = written.lock().unwrap();
         let whole = written.rsplit_once("\x1b[J").map_or("", |(whole, _)| whole);
-        whole.rsplit_once("\x1b[H").map_or(String::new(), |(_, table)| table.replace("\x1b[K\r\n", "\n"))
+        // The terminal makes two of one `\r`.
+        whole
+            .rsplit_once("\x1b[H")
+            .map_or(String::new(), |(_, table)| table.replace("\x1b[K", "").replace('\r', ""))
     };
     let records_per_second = || {
         let table = drawn();
@@ -201,10 +203,9 @@ async fn top_draws_its_table_anew_on_a_terminal_until_it_is_interrupted() {
     })
     .await;
     eventually("nothing comes, which is shown too", async || records_per_second() == Some(0)).await;
-    let interrupted = Pid::from_child(&top);
-    rustix::process::kill_process(interrupted, Signal::INT).unwrap();
-    let code = tokio::task::spawn_blocking(move || top.wait().unwrap().code()).await.unwrap();
-    assert_eq!(code, Some(0));
+    let of_top = Pid::from_raw(top.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(of_top, Signal::INT).unwrap();
+    assert_eq!(top.wait().await.unwrap().code(), Some(0));
     // On a screen of its own, which it leaves as it was.
     eventually("the terminal is given back", async || written.lock().unwrap().ends_with("\x1b[?1049l")).await;
     assert!(written.lock().unwrap().starts_with("\x1b[?1049h"));
