@@ -9,6 +9,7 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 use serde_json::Value;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tonic::Code;
@@ -160,7 +161,9 @@ fn terminal(rows: u16) -> (std::fs::File, Arc<Mutex<String>>) {
     rustix::pty::grantpt(&ours).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
     let path = rustix::pty::ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
-    let theirs = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let no_controlling = OpenptFlags::NOCTTY.bits().cast_signed();
+    let theirs =
+        std::fs::File::options().read(true).write(true).custom_flags(no_controlling).open(path).unwrap();
     let size = Winsize { ws_row: rows, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
     rustix::termios::tcsetwinsize(&theirs, size).unwrap();
     let written = Arc::new(Mutex::new(String::new()));

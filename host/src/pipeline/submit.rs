@@ -189,9 +189,11 @@ impl Pipeline {
             work
         } else {
             let turn = self.turn(&key_of(&caller), deadline).await?;
+            // What one who speaks for many sends goes on in the turns of those whose it is.
+            let goes_on = !matches!(caller.who, Who::SpeaksFor { .. });
             let shared = shared.clone();
             let begin = move || Work::begin(&shared, signal, body, &caller);
-            self.slice(turn, deadline, begin).await??
+            self.slice(turn, deadline, goes_on, begin).await??
         };
         work = self.finish(work, deadline).await?;
         let receipt = self.commit(work.made(), deadline).await;
@@ -220,16 +222,18 @@ impl Pipeline {
                     return Err(refusal);
                 }
             };
-            work = self.slice(turn, deadline, move || Ok::<_, Malformed>(work)).await??;
+            work = self.slice(turn, deadline, true, move || Ok::<_, Malformed>(work)).await??;
         }
         Ok(work)
     }
 
-    /// Off the executor: works on what `begin` gives for a while, or to the end if nobody else waits for the turn.
+    /// Off the executor: works on what `begin` gives for a while, or to the end if nobody else waits for the turn; not
+    /// at all unless it `goes_on`.
     async fn slice<E: Send + 'static>(
         &self,
         turn: Turn,
         deadline: Instant,
+        goes_on: bool,
         begin: impl FnOnce() -> Result<Work, E> + Send + 'static,
     ) -> Result<Result<Work, E>, Refusal> {
         let caller = Arc::new(());
@@ -237,6 +241,9 @@ impl Pipeline {
         let slice = move |turn: &Turn| {
             let start = Instant::now();
             begin().map(|mut work| {
+                if !goes_on {
+                    return work;
+                }
                 work.advance(|is_others| {
                     let now = Instant::now();
                     let is_turn_over = (is_others || now - start >= SLICE) && turn.is_wanted();

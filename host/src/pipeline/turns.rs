@@ -18,7 +18,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 /// A turn that lasts longer is handed on: steps of quick plugins end well before.
 const HANDED_ON_AFTER: Duration = Duration::from_millis(3);
 /// Turns that are handed on at one time, for each core: each takes its part of it.
-const HANDED_ON_MAX: usize = 4;
+const HANDED_ON_PER_CORE: usize = 4;
+/// And on all together: each is a thread, and the runtime has 512 of them.
+const HANDED_ON_MAX: usize = 128;
 
 /// Who waits in one queue.
 pub(super) type Key = String;
@@ -48,7 +50,15 @@ struct State {
 #[derive(Debug)]
 struct Running {
     key: Key,
-    is_handed_on: bool,
+    lasts: Lasts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasts {
+    No,
+    /// It is to be handed on as soon as that may be.
+    Yes,
+    HandedOn,
 }
 
 /// The right to work; given back when dropped.
@@ -68,7 +78,7 @@ impl Turns {
         let state = State {
             at_once,
             free: at_once,
-            spare: at_once * HANDED_ON_MAX,
+            spare: (at_once * HANDED_ON_PER_CORE).min(HANDED_ON_MAX),
             queues: HashMap::new(),
             order: VecDeque::new(),
             running: HashMap::new(),
@@ -83,8 +93,7 @@ impl Turns {
         let waiting = {
             let mut state = self.state();
             let may_begin = state.may_begin(key);
-            if state.free > 0 && may_begin {
-                // Whoever gives one back hands it to those who wait, so none do that may begin.
+            if state.free > 0 && may_begin && state.order.is_empty() {
                 return Ok(self.give(&mut state, key.to_owned()));
             }
             let (sender, receiver) = oneshot::channel();
@@ -120,15 +129,15 @@ impl Turns {
         }
     }
 
-    /// The place of a turn that has not ended is another's from now on.
+    /// The place of a turn that has not ended is another's as soon as there is one to spare.
     fn hand_on(self: &Arc<Turns>, number: u64) {
         {
             let mut state = self.state();
-            if state.spare == 0 || !state.mark_handed_on(number) {
-                return;
+            match state.running.get_mut(&number) {
+                Some(running) if running.lasts == Lasts::No => running.lasts = Lasts::Yes,
+                _ => return,
             }
-            state.spare -= 1;
-            state.free += 1;
+            state.hand_on();
         }
         self.serve();
     }
@@ -147,44 +156,49 @@ impl State {
         self.free -= 1;
         self.given += 1;
         *self.of_key.entry(key.clone()).or_default() += 1;
-        if !self.may_begin(&key) {
-            self.order.retain(|waiting| *waiting != key);
+        if self.may_begin(&key) && self.queues.contains_key(&key) {
+            self.order.push_back(key.clone());
         }
-        self.running.insert(self.given, Running { key, is_handed_on: false });
+        self.running.insert(self.given, Running { key, lasts: Lasts::No });
         self.given
     }
 
-    /// The next who waits, a tenant's first; its tenant goes to the end.
+    /// The next who waits, a tenant's first; to be followed by [`State::begin`], which puts its tenant at the end.
     fn next(&mut self) -> Option<(Key, oneshot::Sender<Turn>)> {
         while let Some(key) = self.order.pop_front() {
             let queue = self.queues.get_mut(&key)?;
-            let next = queue.pop_front();
+            let mut next = queue.pop_front();
+            while next.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                next = queue.pop_front();
+            }
             if queue.is_empty() {
                 self.queues.remove(&key);
-            } else {
-                self.order.push_back(key.clone());
             }
-            if let Some(next) = next.filter(|next| !next.is_closed()) {
+            if let Some(next) = next {
                 return Some((key, next));
             }
         }
         None
     }
 
-    /// Whether it is so from now on: not again, and not after its end.
-    fn mark_handed_on(&mut self, number: u64) -> bool {
-        let running = self.running.get_mut(&number).filter(|running| !running.is_handed_on);
-        running.is_some_and(|running| {
-            running.is_handed_on = true;
-            true
-        })
+    /// Those that last, as many as may be.
+    fn hand_on(&mut self) {
+        let lasting = self.running.values_mut().filter(|running| running.lasts == Lasts::Yes);
+        for running in lasting.take(self.spare) {
+            running.lasts = Lasts::HandedOn;
+            self.spare -= 1;
+            self.free += 1;
+        }
     }
 
     fn end(&mut self, number: u64) {
-        let Some(Running { key, is_handed_on }) = self.running.remove(&number) else { return };
-        match is_handed_on {
-            true => self.spare += 1,
-            false => self.free += 1,
+        let Some(Running { key, lasts }) = self.running.remove(&number) else { return };
+        match lasts {
+            Lasts::No | Lasts::Yes => self.free += 1,
+            Lasts::HandedOn => {
+                self.spare += 1;
+                self.hand_on();
+            }
         }
         let may_begin = self.may_begin(&key);
         match self.of_key.get_mut(&key) {
@@ -206,10 +220,11 @@ impl Turn {
     ) -> Result<T, JoinError> {
         let left = Left { turns: self.turns.clone(), number: self.number };
         let mut working = spawn_blocking(move || work(&self));
-        loop {
-            match timeout(HANDED_ON_AFTER, &mut working).await {
-                Ok(done) => return done,
-                Err(_) => left.turns.hand_on(left.number),
+        match timeout(HANDED_ON_AFTER, &mut working).await {
+            Ok(done) => done,
+            Err(_) => {
+                left.turns.hand_on(left.number);
+                working.await
             }
         }
     }
@@ -217,8 +232,9 @@ impl Turn {
     /// Whether somebody waits for it, or has its place already.
     pub(super) fn is_wanted(&self) -> bool {
         let state = self.turns.state();
-        let is_handed_on = |running: &Running| running.is_handed_on;
-        !state.queues.is_empty() || state.running.get(&self.number).is_some_and(is_handed_on)
+        let is_its_own =
+            |running: &Running| running.lasts == Lasts::HandedOn || state.queues.contains_key(&running.key);
+        !state.order.is_empty() || state.running.get(&self.number).is_some_and(is_its_own)
     }
 }
 
@@ -248,6 +264,7 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;
+    use tokio::task::JoinSet;
 
     fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(Waker::noop()))
@@ -323,7 +340,7 @@ mod tests {
     }
 
     /// Work that lasts until it is told to end.
-    fn lasting(turn: Turn) -> (impl Future<Output = bool>, std::sync::mpsc::Sender<()>) {
+    fn lasting(turn: Turn) -> (impl Future<Output = bool> + Send + 'static, std::sync::mpsc::Sender<()>) {
         let (end, told) = std::sync::mpsc::channel::<()>();
         let working = turn.work(move |turn| {
             let _ = told.recv();
@@ -332,11 +349,21 @@ mod tests {
         (async { working.await.unwrap() }, end)
     }
 
+    fn spawned(working: impl Future<Output = bool> + Send + 'static) -> JoinSet<bool> {
+        let mut set = JoinSet::new();
+        set.spawn(working);
+        set
+    }
+
+    async fn ended(mut set: JoinSet<bool>) -> bool {
+        set.join_next().await.unwrap().unwrap()
+    }
+
     #[tokio::test]
     async fn a_turn_that_lasts_is_handed_on_and_its_own_tenant_waits_for_it() {
         let turns = Turns::new(1);
         let (working, end) = lasting(turns.take("slow", late()).await.unwrap());
-        let working = tokio::spawn(working);
+        let working = spawned(working);
         let mut again = Box::pin(turns.take("slow", late()));
         assert!(poll(again.as_mut()).is_pending());
         let other = turns.take("other", late()).await.unwrap();
@@ -344,7 +371,7 @@ mod tests {
         assert!(poll(again.as_mut()).is_pending());
         drop(turns.take("third", late()).await.unwrap());
         end.send(()).unwrap();
-        assert!(working.await.unwrap(), "it should have ended");
+        assert!(ended(working).await, "it should have ended");
         // One place again, and no more.
         let again = again.await.unwrap();
         assert!(poll(pin!(turns.take("other", late()))).is_pending());
@@ -358,7 +385,7 @@ mod tests {
         let mut lasting_ones = VecDeque::new();
         for _ in 0..2 {
             let (working, end) = lasting(turns.take("slow", late()).await.unwrap());
-            lasting_ones.push_back((tokio::spawn(working), end));
+            lasting_ones.push_back((spawned(working), end));
         }
         let others = [turns.take("other", late()).await.unwrap(), turns.take("third", late()).await.unwrap()];
         let mut third = Box::pin(turns.take("slow", late()));
@@ -366,36 +393,43 @@ mod tests {
         assert!(poll(third.as_mut()).is_pending(), "two of it run");
         let (working, end) = lasting_ones.pop_front().unwrap();
         end.send(()).unwrap();
-        working.await.unwrap();
+        ended(working).await;
         let third = third.await.unwrap();
         assert!(poll(pin!(turns.take("slow", late()))).is_pending());
         drop(third);
         let (working, end) = lasting_ones.pop_front().unwrap();
         end.send(()).unwrap();
-        working.await.unwrap();
+        ended(working).await;
     }
 
     #[tokio::test]
     async fn only_so_many_turns_are_handed_on_at_one_time() {
         let turns = Turns::new(1);
         let mut lasting_ones = Vec::new();
-        for number in 0..=HANDED_ON_MAX {
+        for number in 0..=HANDED_ON_PER_CORE {
             let (working, end) = lasting(turns.take(&format!("slow {number}"), late()).await.unwrap());
-            lasting_ones.push((tokio::spawn(working), end));
+            lasting_ones.push((spawned(working), end));
         }
         let soon = Instant::now() + HANDED_ON_AFTER * 10;
         assert!(matches!(turns.take("other", soon).await, Err(TooLate)));
+        // One that ends gives the last its right to be handed on, though nobody waits for that one any more.
+        let (last, end) = lasting_ones.pop().unwrap();
+        drop(last);
+        lasting_ones.push((JoinSet::new(), end));
         for (working, end) in lasting_ones.drain(..1) {
             end.send(()).unwrap();
-            working.await.unwrap();
+            ended(working).await;
         }
         drop(turns.take("other", late()).await.unwrap());
-        for (working, end) in lasting_ones {
+        for (mut working, end) in lasting_ones {
             end.send(()).unwrap();
-            working.await.unwrap();
+            working.join_next().await;
+        }
+        while !turns.state().running.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let state = turns.state();
-        assert_eq!((state.free, state.spare), (1, HANDED_ON_MAX));
+        assert_eq!((state.free, state.spare), (1, HANDED_ON_PER_CORE));
         assert!(
             state.running.is_empty()
                 && state.of_key.is_empty()
