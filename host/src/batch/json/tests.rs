@@ -27,6 +27,28 @@ where
     assert_eq!(ours::<T>(message, text).encode_to_vec(), theirs.encode_to_vec(), "{text}");
 }
 
+/// Found by the fuzz target: read with an error of one in the last place.
+#[test]
+fn a_double_is_the_nearest_to_its_text() {
+    for text in [
+        "6666666666666666666666666666666666666666666666666666666666666666666666666666666666666666666666660.5",
+        "6.6666666666666665e96",
+        "5e-324",
+        "0.1",
+        "9007199254740993.0",
+    ] {
+        let request: ExportMetricsServiceRequest = ours(
+            &METRICS,
+            &format!(
+                r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"histogram":{{"dataPoints":[{{"explicitBounds":[{text}]}}]}}}}]}}]}}]}}"#
+            ),
+        );
+        let expected: f64 = text.parse().unwrap();
+        let shown = format!("{:?}", request.resource_metrics[0].scope_metrics[0].metrics[0].data);
+        assert!(shown.contains(&format!("explicit_bounds: [{expected:?}]")), "{text}: {shown}");
+    }
+}
+
 fn record(fields: &str) -> String {
     format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{{fields}}}]}}]}}]}}"#)
 }
