@@ -142,6 +142,11 @@ impl Turns {
         self.serve();
     }
 
+    #[cfg(test)]
+    pub(super) fn is_waited_for(&self, key: &str) -> bool {
+        self.state().queues.contains_key(key)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while the turns are locked")
     }

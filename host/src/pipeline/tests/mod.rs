@@ -21,6 +21,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use sha2::{Digest, Sha256};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use tokio::time::Instant;
@@ -445,6 +446,32 @@ async fn work_that_cannot_start_before_the_deadline_is_busy() {
     assert!(matches!(refused, Err(Refusal::Busy { .. })), "{refused:?}");
     assert!(world.given(0).is_empty());
     world.table();
+}
+
+#[tokio::test]
+async fn what_one_sends_who_speaks_for_many_is_worked_on_in_the_turns_of_those() {
+    let world = world_with(vec![to("all", &[], vec![sink("a")])], &[], &["a"], 1, system_clock());
+    // All the turns that `t` may have at one time, and it lasts until it is told to end.
+    let turn = world.pipeline.shared.turns.take("t", Instant::now()).await.unwrap();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let mut lasts = pin!(turn.work(move |_| ended.recv()));
+    let bodies = vec!["a line of some length"; 5_000];
+    let mut of_t = pin!(world.submit("agent", request(&[("tenant.id=t", &bodies)])));
+    let of_u = world.submit("agent", request(&[("tenant.id=u", &bodies)]));
+    let while_t_waits = async {
+        while !world.pipeline.shared.turns.is_waited_for("t") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        of_u.await
+    };
+    tokio::select! {
+        _ = &mut lasts => panic!("it ended by itself"),
+        answer = &mut of_t => panic!("in another's turn: {answer:?}"),
+        answer = while_t_waits => assert_eq!(answer, Ok(Receipt::default())),
+    }
+    end.send(()).unwrap();
+    lasts.await.unwrap().unwrap();
+    assert_eq!(of_t.await, Ok(Receipt::default()));
 }
 
 #[test]

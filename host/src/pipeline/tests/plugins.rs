@@ -4,7 +4,7 @@ use super::*;
 use crate::sandbox::{self, Instance, Limits, Module, Sandbox};
 use std::sync::OnceLock;
 
-/// One engine for all tests. Nobody ticks: none of these guests loops.
+/// One engine for all tests.
 pub(super) fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     SANDBOX.get_or_init(|| Sandbox::open(None, Metrics::new()).unwrap())
