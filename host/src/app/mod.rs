@@ -38,8 +38,6 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How often the clock of plugins' CPU time is looked at: a twentieth of the usual limit.
-const PLUGIN_TICK: Duration = Duration::from_millis(5);
 /// How often files of tokens are looked at.
 const RELOAD_EVERY: Duration = Duration::from_secs(1);
 /// How often the journal notes how far everybody is.
@@ -129,22 +127,16 @@ impl App {
         let sandbox = Sandbox::open(Some(config.compiled.clone()), metrics.clone());
         let sandbox = sandbox.map_err(anyhow::Error::from)?;
         let sandbox = Arc::new(sandbox.keep_state_in(config.data.join("plugin-state")));
-        let plugins =
-            Arc::new(Plugins::new(sandbox.clone(), metrics.clone(), config.plugins.clone(), &config.swaps));
+        let plugins = Arc::new(Plugins::new(sandbox, metrics.clone(), config.plugins.clone(), &config.swaps));
         plugins.load_guards().await;
         let described = plugins.described();
         faults::with_guards(&config, |guard| {
             described.get(&guard.name).map(Vec::as_slice).or(faults::known_signals(guard))
         })?;
-        Ok(App::open(config, metrics, sandbox, plugins).await?)
+        Ok(App::open(config, metrics, plugins).await?)
     }
 
-    async fn open(
-        config: Config,
-        metrics: Metrics,
-        sandbox: Arc<Sandbox>,
-        plugins: Arc<Plugins>,
-    ) -> Result<App> {
+    async fn open(config: Config, metrics: Metrics, plugins: Arc<Plugins>) -> Result<App> {
         if let journal::Settings::Memory { bytes_max } = config.journal {
             tracing::warn!(
                 bytes_max,
@@ -208,7 +200,7 @@ impl App {
             demonstration: JoinSet::new(),
         };
         app.alerting.spawn(alerts.run(app.stop_alerting.clone()));
-        app.keep_time(&sandbox, tenants.clone());
+        app.keep_time(tenants.clone());
         app.load_plugins();
         let swaps = app.swap_plugins();
         app.follow(&config);
@@ -289,17 +281,9 @@ impl App {
         });
     }
 
-    /// What needs a clock: plugins' CPU time and windows, token files, retention.
-    fn keep_time(&mut self, sandbox: &Sandbox, tenants: Arc<Tenants>) {
+    /// What needs a clock: plugins' windows, token files, retention.
+    fn keep_time(&mut self, tenants: Arc<Tenants>) {
         let stop = self.stop_serving.clone();
-        let clock = sandbox.clock();
-        // On a thread of its own: the executor may be as busy as it likes, and a plugin that loops is still stopped. It
-        // ends with the last call of a plugin, or a call that began before the stop would never end.
-        std::thread::spawn(move || {
-            while clock.tick() {
-                std::thread::sleep(PLUGIN_TICK);
-            }
-        });
         self.serving.spawn(self.pipeline.clone().tick(stop.clone()));
         self.serving.spawn(keep(self.journal.clone(), stop.clone()));
         if let Some(letters) = self.letters.clone() {

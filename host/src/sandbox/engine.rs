@@ -1,6 +1,7 @@
 //! The engine, and how a component becomes a plugin.
 
 use super::cache::Cache;
+use super::clock::Clock;
 use super::host::State;
 use super::linked::Linked;
 use super::plugin::{Plugin, Shared};
@@ -14,45 +15,25 @@ use std::borrow::Cow;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, Engine, EngineWeak, OptLevel};
+use wasmtime::{Config, Engine, OptLevel};
 
 /// CPython with its standard library is a component of 18 MB.
 const MODULE_BYTES_MAX: u64 = 128 << 20;
 /// What a guest's own stack may take; the threads that call have 2 MiB.
 const STACK_BYTES_MAX: usize = 512 << 10;
-const LOAD_TICK: Duration = Duration::from_millis(2);
 /// Of the random numbers that a plugin gets while it works on samples.
 const SAMPLE_SEED: u64 = 1;
 
-/// What all plugins share: one engine, the host's functions, the cache of compiled code.
-///
-/// CPU limits need a clock: somebody calls [`Sandbox::tick`] every few milliseconds as long as plugins are called. Without
-/// ticks a guest that loops is never stopped.
+/// What all plugins share: one engine and its clock, the host's functions, the cache of compiled code.
 pub struct Sandbox {
-    engine: Engine,
+    clock: Arc<Clock>,
     linker: Linker<State>,
     cache: Cache,
     stores: Stores,
     usages: Usages,
     metrics: Metrics,
     bundled: fn(&str) -> Option<&'static [u8]>,
-}
-
-/// The clock of a sandbox. It goes on as long as any call does: one that loops must be stopped even while the
-/// collector stops.
-pub struct SandboxClock {
-    engine: EngineWeak,
-}
-
-impl SandboxClock {
-    /// One step. `false` once the sandbox, its plugins and their calls are gone.
-    pub fn tick(&self) -> bool {
-        let engine = self.engine.upgrade();
-        engine.as_ref().inspect(|engine| engine.increment_epoch()).is_some()
-    }
 }
 
 impl Sandbox {
@@ -62,14 +43,14 @@ impl Sandbox {
             let engine = Engine::new(&config())?;
             let mut linker = Linker::new(&engine);
             super::bindings::Plugin::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state)?;
-            Ok((engine, linker))
+            Ok((Clock::start(engine)?, linker))
         };
-        let (engine, linker) = start().map_err(|error: wasmtime::Error| {
+        let (clock, linker) = start().map_err(|error: wasmtime::Error| {
             PluginError::Load(format!("the sandbox does not start: {error:#}"))
         })?;
         let (cache, stores) = (Cache::open(cache_folder), Stores::in_memory(metrics.clone()));
         let usages = Usages::new(&metrics);
-        Ok(Sandbox { engine, linker, cache, stores, usages, metrics, bundled: artifacts::bundled })
+        Ok(Sandbox { clock, linker, cache, stores, usages, metrics, bundled: artifacts::bundled })
     }
 
     /// Reads what plugins keep with `store` from this folder, and writes it there from now on; it is made with mode
@@ -77,16 +58,6 @@ impl Sandbox {
     pub fn keep_state_in(mut self, folder: PathBuf) -> Sandbox {
         self.stores = Stores::open(folder, self.metrics.clone());
         self
-    }
-
-    /// Lets time pass for the guests: one step of the clock that their CPU limits look at.
-    pub fn tick(&self) {
-        self.engine.increment_epoch();
-    }
-
-    /// The same for who must not keep the sandbox alive.
-    pub fn clock(&self) -> SandboxClock {
-        SandboxClock { engine: self.engine.weak() }
     }
 
     /// The plugin of these settings, checked and configured once. Reads the file and compiles, which takes up to
@@ -114,34 +85,30 @@ impl Sandbox {
         store: Arc<PluginStore>,
     ) -> Result<Plugin, PluginError> {
         let linked = self.link(bytes)?;
-        self.while_ticking(|| {
-            let unknown = Shared::unknown(settings.clone(), store.clone(), &self.metrics);
-            let manifest = Pool::describe(&self.engine, &linked, unknown)?;
-            let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store, &self.metrics)?;
-            let usage = self.usages.of(&settings.name);
-            Plugin::open(self.engine.clone(), linked.clone(), Arc::new(shared), usage, &self.metrics)
-        })
+        let unknown = Shared::unknown(settings.clone(), store.clone(), &self.metrics);
+        let manifest = Pool::describe(&self.clock, &linked, unknown)?;
+        let shared = Shared::check(settings.clone(), manifest, linked.has_timer(), store, &self.metrics)?;
+        let usage = self.usages.of(&settings.name);
+        Plugin::open(self.clock.clone(), linked, Arc::new(shared), usage, &self.metrics)
     }
 
     /// The same for samples, apart from whatever runs under this name: what it keeps and counts is its own and gone with
     /// it, and it draws the same random numbers each time. Without a `grant` it has what it asks for.
     pub fn load_apart(&self, settings: &Settings, bytes: &[u8]) -> Result<Plugin, PluginError> {
         let linked = self.link(bytes)?;
-        self.while_ticking(|| {
-            let metrics = Metrics::new();
-            let store = Stores::in_memory(metrics.clone()).of(&settings.name);
-            let unknown = Shared::unknown(settings.clone(), store.clone(), &metrics);
-            let manifest = Pool::describe(&self.engine, &linked, unknown)?;
-            let mut settings = settings.clone();
-            let asked = || Grant { reads: manifest.reads.clone(), writes: manifest.writes.clone() };
-            settings.grant.get_or_insert_with(asked);
-            // All of a sample is one tenant's: what configured the instance is not part of its first call.
-            settings.instance = Instance::Shared;
-            let mut shared = Shared::check(settings, manifest, linked.has_timer(), store, &metrics)?;
-            shared.seed = Some(SAMPLE_SEED);
-            let usage = Usages::new(&metrics).of(&shared.settings.name);
-            Plugin::open(self.engine.clone(), linked.clone(), Arc::new(shared), usage, &metrics)
-        })
+        let metrics = Metrics::new();
+        let store = Stores::in_memory(metrics.clone()).of(&settings.name);
+        let unknown = Shared::unknown(settings.clone(), store.clone(), &metrics);
+        let manifest = Pool::describe(&self.clock, &linked, unknown)?;
+        let mut settings = settings.clone();
+        let asked = || Grant { reads: manifest.reads.clone(), writes: manifest.writes.clone() };
+        settings.grant.get_or_insert_with(asked);
+        // All of a sample is one tenant's: what configured the instance is not part of its first call.
+        settings.instance = Instance::Shared;
+        let mut shared = Shared::check(settings, manifest, linked.has_timer(), store, &metrics)?;
+        shared.seed = Some(SAMPLE_SEED);
+        let usage = Usages::new(&metrics).of(&shared.settings.name);
+        Plugin::open(self.clock.clone(), linked, Arc::new(shared), usage, &metrics)
     }
 
     /// The component that settings name: bundled, or in a file. The error is for the operator.
@@ -154,39 +121,21 @@ impl Sandbox {
         }
     }
 
-    /// Work with a clock of its own, as a load has: it may come before anybody ticks, or where nobody does.
-    pub fn while_ticking<T>(&self, work: impl FnOnce() -> T) -> T {
-        let is_done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let clock = scope.spawn(|| {
-                while !is_done.load(Ordering::Acquire) {
-                    self.tick();
-                    std::thread::park_timeout(LOAD_TICK);
-                }
-            });
-            // A panic must not leave the clock running: the scope waits for it.
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-            is_done.store(true, Ordering::Release);
-            clock.thread().unpark();
-            result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    }
-
     /// Compiles and links, after a look at what it imports and exports.
     pub(super) fn link(&self, bytes: &[u8]) -> Result<Linked, PluginError> {
         check_kind(bytes)?;
-        let component = self.cache.component(&self.engine, bytes);
+        let component = self.cache.component(self.clock.engine(), bytes);
         let component = component.map_err(|error| load_error(format!("is no valid component: {error:#}")))?;
-        let has_timer = versions::check_world(&self.engine, &component).map_err(load_error)?;
-        let extended = versions::with_missing(&self.linker, &self.engine, &component, bytes);
+        let has_timer = versions::check_world(self.clock.engine(), &component).map_err(load_error)?;
+        let extended = versions::with_missing(&self.linker, self.clock.engine(), &component, bytes);
         let extended = extended.map_err(load_error)?;
         let pre = extended.as_ref().unwrap_or(&self.linker).instantiate_pre(&component);
         let linked = pre.and_then(|pre| Linked::new(pre, has_timer));
         linked.map_err(|error| load_error(format!("does not fit trommel:plugin@0.1.0: {error:#}")))
     }
 
-    pub(super) fn engine(&self) -> &Engine {
-        &self.engine
+    pub(super) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
     }
 
     pub(super) fn store_of(&self, plugin: &str) -> Arc<PluginStore> {

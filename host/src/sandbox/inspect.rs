@@ -45,7 +45,7 @@ impl Sandbox {
         let linked = self.link(bytes)?;
         let compile = begun.elapsed();
         let unknown = Shared::unknown(settings.clone(), self.store_of(&settings.name), &Metrics::new());
-        let manifest = self.while_ticking(|| Pool::describe(self.engine(), &linked, unknown.clone()))?;
+        let manifest = Pool::describe(self.clock(), &linked, unknown.clone())?;
         let (imports, exports) = self.interfaces(linked.component());
         let version = |name: &String| name.split_once('@').map(|(_, version)| version.to_owned());
         Ok(Inspection {
@@ -68,7 +68,7 @@ impl Sandbox {
             names.sort();
             names
         };
-        let engine = self.engine();
+        let engine = self.clock().engine();
         (
             sorted(&mut world.imports(engine).map(|(name, _)| name)),
             sorted(&mut world.exports(engine).map(|(name, _)| name)),

@@ -8,6 +8,7 @@ mod bindings;
 mod bisect;
 mod buckets;
 mod cache;
+mod clock;
 mod effects;
 mod engine;
 mod error;
@@ -35,7 +36,7 @@ mod versions;
 
 pub use bisect::{Failed, Quarantined, Ran};
 pub use effects::{Alert, AlertEffect, AlertSeverity, Cell, Effects, Window};
-pub use engine::{Sandbox, SandboxClock};
+pub use engine::Sandbox;
 pub use error::PluginError;
 pub use inspect::Inspection;
 pub use limits::thread_cpu;

@@ -4,6 +4,7 @@ use super::bindings::exports::trommel::plugin::lifecycle;
 use super::bindings::ticking::exports::trommel::plugin::timer;
 use super::bisect::CALLS_PER_TIMED;
 use super::buckets::Buckets;
+use super::clock::Clock;
 use super::effects::{AlertRate, LeftOut, Window};
 use super::hashing::HashKey;
 use super::host::{Begin, Phase};
@@ -28,7 +29,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use wasmtime::Engine;
 
 /// What a manifest may need besides `batch` and `host`.
 const NEEDS: [&str; 3] = ["alerts", "series", "store"];
@@ -106,7 +106,7 @@ pub struct Called {
 impl Plugin {
     /// Configures the first instance: settings that the plugin refuses show at load.
     pub(super) fn open(
-        engine: Engine,
+        clock: Arc<Clock>,
         linked: Linked,
         shared: Arc<Shared>,
         usage: Arc<PluginUsage>,
@@ -116,7 +116,7 @@ impl Plugin {
         let labels = |result: &str| vec![("plugin", name.clone()), ("result", result.into())];
         let calls_ok = metrics.process_calls.get_or_create(&labels("ok")).clone();
         let cpu_microseconds = metrics.process_cpu.get_or_create(&vec![("plugin", name.clone())]).clone();
-        let pool = Pool::new(engine, linked, Arc::clone(&shared), Arc::clone(&usage));
+        let pool = Pool::new(clock, linked, Arc::clone(&shared), Arc::clone(&usage));
         let sides = Sides::new(&shared.settings, Arc::clone(&usage), metrics);
         let inner = Inner {
             shared,

@@ -5,6 +5,7 @@
 //! dropped as well, which bounds what a leaking guest can keep. With `instance: per_tenant` an instance is lent only
 //! to the tenant that it was made for, and the one that was idle longest goes when there are too many.
 
+use super::clock::Clock;
 use super::host::{Begin, Phase, State};
 use super::limits::Stop;
 use super::linked::{Exports, Linked};
@@ -15,7 +16,7 @@ use super::{Instance, PluginError};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use wasmtime::{Engine, Store, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
 
 /// Calls of one instance.
 pub(super) const CALLS_MAX: u32 = 100_000;
@@ -29,7 +30,7 @@ const GUEST_TEXT_BYTES_MAX: usize = 1024;
 const FRAMES_MAX: usize = 12;
 
 pub(super) struct Pool {
-    engine: Engine,
+    clock: Arc<Clock>,
     linked: Linked,
     shared: Arc<Shared>,
     usage: Arc<PluginUsage>,
@@ -46,19 +47,24 @@ pub(super) struct Lent {
 }
 
 impl Pool {
-    pub(super) fn new(engine: Engine, linked: Linked, shared: Arc<Shared>, usage: Arc<PluginUsage>) -> Pool {
-        Pool { engine, linked, shared, usage, idle: Mutex::default() }
+    pub(super) fn new(
+        clock: Arc<Clock>,
+        linked: Linked,
+        shared: Arc<Shared>,
+        usage: Arc<PluginUsage>,
+    ) -> Pool {
+        Pool { clock, linked, shared, usage, idle: Mutex::default() }
     }
 
     /// What the component says of itself, from an instance that is thrown away.
     pub(super) fn describe(
-        engine: &Engine,
+        clock: &Arc<Clock>,
         linked: &Linked,
         shared: Arc<Shared>,
     ) -> Result<Manifest, PluginError> {
         let now_ns = wall_clock_ns();
         let nobody = HeldMemory::new(Arc::default());
-        let mut lent = Lent::instantiate(engine, linked, shared, (None, nobody), now_ns)?;
+        let mut lent = Lent::instantiate(clock, linked, shared, (None, nobody), now_ns)?;
         lent.begin_setup(Phase::Describe, now_ns);
         let result = lent.exports.plugin.trommel_plugin_lifecycle().call_describe(&mut lent.store);
         let described = lent.ended(result.map(Ok));
@@ -103,7 +109,7 @@ impl Pool {
         let owner = owner.map_or_else(|| Arc::clone(&self.usage.shared), |tenant| self.usage.tenant(tenant));
         let memory = HeldMemory::new(owner);
         let shared = Arc::clone(&self.shared);
-        let mut lent = Lent::instantiate(&self.engine, &self.linked, shared, (tenant, memory), now_ns)?;
+        let mut lent = Lent::instantiate(&self.clock, &self.linked, shared, (tenant, memory), now_ns)?;
         lent.begin_setup(Phase::Configure, now_ns);
         let config = &self.shared.settings.config;
         let result = lent.exports.plugin.trommel_plugin_lifecycle().call_configure(&mut lent.store, config);
@@ -139,13 +145,13 @@ impl Pool {
 
 impl Lent {
     fn instantiate(
-        engine: &Engine,
+        clock: &Arc<Clock>,
         linked: &Linked,
         shared: Arc<Shared>,
         (tenant, memory): (Option<String>, HeldMemory),
         now_ns: u64,
     ) -> Result<Lent, PluginError> {
-        let mut store = Store::new(engine, State::new(shared));
+        let mut store = Store::new(clock.engine(), State::new(shared, clock.clone()));
         store.limiter(|state| &mut state.memory);
         store.epoch_deadline_callback(|mut context| {
             let state = context.data_mut();

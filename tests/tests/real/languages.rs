@@ -42,17 +42,7 @@ fn sandbox() -> &'static Sandbox {
     static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     // CPython takes seconds to compile: once for all tests, and for all runs.
     let folder = std::env::temp_dir().join("trommel-tests-compiled");
-    SANDBOX.get_or_init(|| {
-        let sandbox = Sandbox::open(Some(folder), Metrics::new()).unwrap();
-        let clock = sandbox.clock();
-        // As long as the tests run.
-        std::thread::spawn(move || {
-            while clock.tick() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        sandbox
-    })
+    SANDBOX.get_or_init(|| Sandbox::open(Some(folder), Metrics::new()).unwrap())
 }
 
 fn settings(language: &str, config: &Value) -> Settings {

@@ -6,7 +6,7 @@
 use super::run::keys;
 use super::{Sample, Whose};
 use crate::batch::{Batch, Piece, Signal};
-use crate::sandbox::{Plugin, PluginError, Sandbox};
+use crate::sandbox::{Plugin, PluginError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -38,35 +38,26 @@ pub struct Measured {
 
 impl Sample {
     /// Calls of so many records for about so long. `None`: the sample holds nothing that the plugin is called with.
-    pub fn measure(
-        &self,
-        sandbox: &Sandbox,
-        plugin: &Plugin,
-        whose: &Whose,
-        size: usize,
-        time: Duration,
-    ) -> Option<Measured> {
+    pub fn measure(&self, plugin: &Plugin, whose: &Whose, size: usize, time: Duration) -> Option<Measured> {
         let batch = self.batch_for(plugin, whose, size)?;
-        sandbox.while_ticking(|| {
-            let mut times = Times::default();
-            for piece in batch.pieces(size, PIECE_BYTES_MAX).into_iter().take(WARM_CALLS) {
-                times.call(plugin, piece, 0);
-            }
-            times = Times::default();
-            let begun = Instant::now();
-            let mut now_ns = 1_767_225_600_000_000_000;
-            'all: loop {
-                for piece in batch.pieces(size, PIECE_BYTES_MAX) {
-                    times.call(plugin, piece, now_ns);
-                    now_ns += 1_000_000;
-                    if begun.elapsed() >= time || times.calls.len() >= CALLS_MAX {
-                        break 'all;
-                    }
+        let mut times = Times::default();
+        for piece in batch.pieces(size, PIECE_BYTES_MAX).into_iter().take(WARM_CALLS) {
+            times.call(plugin, piece, 0);
+        }
+        times = Times::default();
+        let begun = Instant::now();
+        let mut now_ns = 1_767_225_600_000_000_000;
+        'all: loop {
+            for piece in batch.pieces(size, PIECE_BYTES_MAX) {
+                times.call(plugin, piece, now_ns);
+                now_ns += 1_000_000;
+                if begun.elapsed() >= time || times.calls.len() >= CALLS_MAX {
+                    break 'all;
                 }
             }
-            let floor_ns_per_record = floor(&batch, size, time / 10);
-            Some(times.measured(size, floor_ns_per_record))
-        })
+        }
+        let floor_ns_per_record = floor(&batch, size, time / 10);
+        Some(times.measured(size, floor_ns_per_record))
     }
 
     /// All of the first signal that the plugin is called with, often enough for a whole piece.

@@ -83,7 +83,7 @@ impl Case {
             settings.config = config_in(config)?;
         }
         let plugin = sandbox.load_apart(&settings, component).map_err(|error| error.to_string())?;
-        Ok(sample.run(sandbox, &plugin, whose))
+        Ok(sample.run(&plugin, whose))
     }
 
     /// What differs from what is expected; `None`: nothing.

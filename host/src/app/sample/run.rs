@@ -7,7 +7,7 @@ use super::{ALERTS_MAX, Alerted, Line, Output, Record, Sample, Whose};
 use crate::batch::wire::{fields_of, fixed64};
 use crate::batch::{Batch, IdentityKeys, Items, Piece, Request, Signal, json};
 use crate::pipeline::{PIECE_BYTES_MAX, PIECE_RECORDS_MAX, Series, Windowed};
-use crate::sandbox::{Effects, Failed, Plugin, Sandbox, thread_cpu};
+use crate::sandbox::{Effects, Failed, Plugin, thread_cpu};
 use crate::telemetry::Metrics;
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -19,14 +19,12 @@ const START_MS: u64 = 1_767_225_600_000;
 const RECORD_BYTES_MAX: usize = 1 << 20;
 
 impl Sample {
-    /// What the plugin makes of it; load it with [`Sandbox::load_apart`]. Takes as long as the plugin does, up to four
-    /// times its CPU limit for each 512 records: not for an executor's thread.
-    pub fn run(&self, sandbox: &Sandbox, plugin: &Plugin, whose: &Whose) -> Output {
-        sandbox.while_ticking(|| {
-            let mut run = Run::begin(plugin, whose);
-            self.requests.iter().for_each(|request| run.request(request));
-            run.end()
-        })
+    /// What the plugin makes of it; load it with [`crate::sandbox::Sandbox::load_apart`]. Takes as long as the plugin
+    /// does, up to four times its CPU limit for each 512 records: not for an executor's thread.
+    pub fn run(&self, plugin: &Plugin, whose: &Whose) -> Output {
+        let mut run = Run::begin(plugin, whose);
+        self.requests.iter().for_each(|request| run.request(request));
+        run.end()
     }
 }
 

@@ -26,7 +26,7 @@ impl World {
     fn run(&self, component: &[u8], config: &str, sample: &Sample) -> Output {
         let settings = Settings { config: config.into(), ..Settings::unnamed(Path::new("a.wasm")) };
         let plugin = self.sandbox.load_apart(&settings, component).unwrap();
-        sample.run(&self.sandbox, &plugin, &Whose::default())
+        sample.run(&plugin, &Whose::default())
     }
 }
 

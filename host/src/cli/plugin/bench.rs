@@ -48,13 +48,12 @@ fn measured(bench: &Bench) -> Result<u8, String> {
     let time = Duration::from_secs_f64(bench.seconds);
     let (mut rows, mut failed) = (Vec::new(), None);
     for size in SIZES {
-        let measured =
-            sample.measure(&loaded.sandbox, &plugin, &loaded.whose, size, time).ok_or_else(|| {
-                format!(
-                    "it is called with other signals than {}: give it some with --input",
-                    sample.signals().join(", ")
-                )
-            })?;
+        let measured = sample.measure(&plugin, &loaded.whose, size, time).ok_or_else(|| {
+            format!(
+                "it is called with other signals than {}: give it some with --input",
+                sample.signals().join(", ")
+            )
+        })?;
         let micros = |time: Duration| format!("{:.1}", time.as_nanos() as f64 / 1_000.0);
         rows.push(vec![
             size.to_string(),

@@ -55,7 +55,7 @@ fn one(test: &Test, input: &Path) -> Result<u8, String> {
     let sample = Sample::read(input, test.chosen.signal.as_deref())?;
     let loaded = Loaded::new(&test.chosen)?;
     let plugin = loaded.plugin()?;
-    let output = sample.run(&loaded.sandbox, &plugin, &loaded.whose);
+    let output = sample.run(&plugin, &loaded.whose);
     let paint = Paint::for_stdout();
     say(&loaded.head(&plugin));
     say(&plain_lines(&show::changes(&output, paint, test.all)));

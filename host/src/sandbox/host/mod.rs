@@ -11,6 +11,7 @@ mod series;
 mod shapes;
 mod store;
 
+use super::clock::{Clock, Running};
 use super::effects::{LeftOut, Raised};
 use super::limits::{CALL_COST, MemoryLimit, Meter, Stop};
 use super::logs::{PluginLog, printable};
@@ -66,6 +67,7 @@ impl Begin {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) shared: Arc<Shared>,
+    running: Running,
     pub(super) memory: MemoryLimit,
     pub(super) phase: Phase,
     /// Only while `process` runs.
@@ -97,11 +99,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(shared: Arc<Shared>) -> State {
+    pub(super) fn new(shared: Arc<Shared>, clock: Arc<Clock>) -> State {
         let memory = MemoryLimit::new(shared.settings.limits.memory);
         let random = shared.seed.unwrap_or_else(seed);
         State {
             shared,
+            running: Running::not_yet(clock),
             memory,
             phase: Phase::Describe,
             call: None,
@@ -139,10 +142,12 @@ impl State {
         self.fault = None;
         self.stop = None;
         self.memory.was_refused = false;
+        self.running.begin();
     }
 
     /// Ends the call for the host: what was printed is written, effects are handed out.
     pub(super) fn end(&mut self) -> Ended {
+        self.running.end();
         self.flush_print();
         self.tenant = None;
         self.effects.alerts = std::mem::take(&mut self.raised).into_effects();

@@ -15,7 +15,6 @@ fn failure_on(mode: &str, more: &str, records: &[&str]) -> (PluginError, bool) {
 
 fn failure_within(settings: &Settings, records: &[&str]) -> (PluginError, bool) {
     let sandbox = sandbox();
-    let _ticker = Ticker::start(&sandbox);
     let plugin = sandbox.load_bytes(settings, guest()).unwrap();
     // The instance of the load belongs to no tenant.
     let idle = plugin.idle_instances();
@@ -309,7 +308,6 @@ fn poisoned(at: &[usize]) -> Vec<String> {
 
 fn run(mode: &str, on_failure: OnFailure, records: &[String]) -> (Ran, Vec<String>) {
     let sandbox = sandbox();
-    let _ticker = Ticker::start(&sandbox);
     let mut settings = settings(&format!(r#"{{"mode": "{mode}"}}"#));
     settings.on_failure = on_failure;
     let plugin = sandbox.load_bytes(&settings, guest()).unwrap();

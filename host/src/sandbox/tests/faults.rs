@@ -68,8 +68,7 @@ fn a_plugin_that_says_no_is_asked_again() {
 #[test]
 fn one_that_is_stopped_after_a_wrong_use_was_stopped() {
     let metrics = Metrics::new();
-    let own = Arc::new(Sandbox::open(None, metrics.clone()).unwrap());
-    let _ticker = Ticker::start(&own);
+    let own = Sandbox::open(None, metrics.clone()).unwrap();
     let plugin = own.load_bytes(&with_circuit("bad-set-then-trap"), guest()).unwrap();
     let error = plugin.process(piece(&["one"]), None, NOW).result.unwrap_err();
     let PluginError::Trap(text) = error else { panic!("{error:?}") };
@@ -94,8 +93,6 @@ fn after_traps_in_a_row_the_next_instance_waits() {
 
 #[test]
 fn what_a_run_took_beyond_its_share_of_the_processor_is_paid_back_first() {
-    let sandbox = sandbox();
-    let _ticker = Ticker::start(&sandbox);
     let mut settings = settings(r#"{"mode": "loop"}"#);
     settings.limits.cpu = Some(Duration::from_millis(1));
     let plugin = load(&settings);
@@ -119,8 +116,7 @@ fn what_a_run_took_beyond_its_share_of_the_processor_is_paid_back_first() {
 #[test]
 fn what_is_beyond_a_limit_is_counted_by_the_limit() {
     let metrics = Metrics::new();
-    let own = Arc::new(Sandbox::open(None, metrics.clone()).unwrap());
-    let _ticker = Ticker::start(&own);
+    let own = Sandbox::open(None, metrics.clone()).unwrap();
     for (mode, limits) in [
         ("loop", &["time"][..]),
         ("balloon", &["memory"]),

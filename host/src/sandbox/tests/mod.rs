@@ -18,8 +18,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 
 /// What the guest's manifest says unless a test patches it.
 const READS: &str = "body name event-name description severity kind status time number trace-id span-id trace-state raw \
@@ -27,40 +26,12 @@ const READS: &str = "body name event-name description severity kind status time 
 const WRITES: &str = "body name event-name description severity trace-state raw \
      item:* event:* metric:* scope:* resource:* drop route";
 
-/// One engine for all tests, with a clock that ticks while any of them runs.
-fn sandbox() -> Arc<Sandbox> {
-    static SANDBOX: OnceLock<Arc<Sandbox>> = OnceLock::new();
+/// One engine for all tests.
+fn sandbox() -> &'static Sandbox {
+    static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
     // Beside the test binary: compiled once for all tests, and for all runs.
     let folder = std::env::current_exe().unwrap().parent().unwrap().join("compiled-guests");
-    let open = || Arc::new(Sandbox::open(Some(folder), Metrics::new()).unwrap());
-    Arc::clone(SANDBOX.get_or_init(open))
-}
-
-/// Ticks every millisecond until it is dropped.
-struct Ticker {
-    is_stopping: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Ticker {
-    fn start(sandbox: &Arc<Sandbox>) -> Ticker {
-        let is_stopping = Arc::new(AtomicBool::new(false));
-        let (sandbox, stop) = (Arc::clone(sandbox), Arc::clone(&is_stopping));
-        let thread = std::thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                sandbox.tick();
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-        });
-        Ticker { is_stopping, thread: Some(thread) }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.is_stopping.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-    }
+    SANDBOX.get_or_init(|| Sandbox::open(Some(folder), Metrics::new()).unwrap())
 }
 
 fn words(text: &str) -> Vec<String> {

@@ -87,7 +87,6 @@ fn one_that_uses_what_is_new_is_refused_with_both_versions() {
 
 #[test]
 fn what_only_a_table_leads_to_fails_the_call_that_uses_it() {
-    let _ticker = Ticker::start(&sandbox());
     for (new, interface) in [(WEIGH, "batch"), (SCALES, "scales")] {
         let plugin = load(&plugin_of("0.1.4", &format!("{ROWS}{new}"), TABLE_WORK)).unwrap();
         for _ in 0..2 {

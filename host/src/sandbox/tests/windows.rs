@@ -238,8 +238,6 @@ fn values_that_were_left_out_are_counted() {
 
 #[test]
 fn a_flood_that_does_not_end_is_stopped() {
-    let sandbox = sandbox();
-    let _ticker = Ticker::start(&sandbox);
     assert_eq!(processed("fire-for-ever", &["a"]), Err(PluginError::Time { limit_ms: 100 }));
     assert!(matches!(processed("flood-series", &["a"]), Err(PluginError::Work(_))));
 }
@@ -261,8 +259,6 @@ fn a_tick_is_given_the_windows_as_they_are() {
 
 #[test]
 fn a_tick_that_loops_is_stopped_and_others_go_on() {
-    let sandbox = sandbox();
-    let _ticker = Ticker::start(&sandbox);
     let (looping, good) = (loaded("add", "loop"), loaded("", "report"));
     assert_eq!(looping.tick(&tenant("acme"), NOW, &[]), Err(PluginError::Time { limit_ms: 100 }));
     assert_eq!(looping.tick(&tenant("other"), NOW, &[]), Err(PluginError::Time { limit_ms: 100 }));
