@@ -48,9 +48,14 @@ fn plugin(name: &str, file: &str, more: &str) -> String {
 
 /// A collector with one plugin `p` of `p.wasm`, which is version 1; `swap` is its section.
 async fn start(swap: &str) -> World {
+    start_with(&format!("swap: {{ {swap} }}")).await
+}
+
+/// The same with these keys of the plugin.
+async fn start_with(more: &str) -> World {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.wasm"), stamper("1", "stamp")).unwrap();
-    let plugin = plugin("p", "p.wasm", &format!("swap: {{ {swap} }}"));
+    let plugin = plugin("p", "p.wasm", more);
     let yaml = format!(
         "{LISTEN}plugins: {{ {plugin} }}\npipelines: [{{ name: all, when: {{ signal: logs }}, plugins: [p], sinks: [streams] }}]\n"
     );
@@ -314,7 +319,8 @@ async fn a_file_that_cannot_be_used_leaves_the_old_version_running_and_says_why(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_makes_something_else_of_a_golden_sample_is_refused() {
-    let world = start("watch: 0s").await;
+    // Its author's samples say nothing of the operator's settings.
+    let world = start_with("swap: { watch: 0s }, config: { mark: x }").await;
     let folder = world.folder.path().join("p.golden");
     fs::create_dir_all(folder.join("first")).unwrap();
     let input = r#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": "a"}}]}]}]}"#;
@@ -342,6 +348,8 @@ async fn a_version_that_makes_something_else_of_a_golden_sample_is_refused() {
     expect("2");
     let (status, answer) = world.swap(false).await;
     assert_eq!((status, &answer["plugin"]["version"]), (200, &json!("2")), "{answer}");
+    world.send_lines("shop", &["a".into()]).await;
+    assert_eq!(world.stamps("shop", 1).await["a"], "2x");
     world.end().await;
 }
 
@@ -505,6 +513,40 @@ async fn a_bad_version_in_a_shadow_harms_no_record_and_is_never_active() {
     let trapped = "trommel_process_calls_total{plugin=\"p@shadow\",result=\"trap\"}";
     assert!(world.metric(trapped).await > Some(0.0));
     assert_eq!(world.metric("trommel_process_calls_total{plugin=\"p\",result=\"trap\"}").await, Some(0.0));
+    world.end().await;
+}
+
+/// Half of the streams have it, and no others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_version_in_a_canary_harms_its_streams_alone_and_is_rolled_back() {
+    let world = start("canary: { share: 50%, for: 1h }").await;
+    put(&world.p(), &stamper("2", "trap"));
+    world.until("/candidate/stage", "canary").await;
+    let projects: Vec<String> = (0..8).map(|number| format!("shop-{number}")).collect();
+    let mut sent = 0;
+    while world.plugin("p").await["failure"]["outcome"] != "rolled_back" {
+        for project in &projects {
+            world.send_lines(project, &[format!("{sent}")]).await;
+        }
+        sent += 1;
+        assert!(sent < 500, "it is not given up");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let shown = world.plugin("p").await;
+    assert_eq!(
+        (&shown["version"], &shown["candidate"], &shown["failure"]["stage"]),
+        (&json!("1"), &Value::Null, &json!("canary"))
+    );
+    let mut hit = 0;
+    for project in &projects {
+        world.send_lines(project, &["after".into()]).await;
+        let stamps = world.stamps(project, sent + 1).await;
+        assert_eq!(stamps["after"], "1");
+        // What it traps on passes without a stamp.
+        hit += usize::from(stamps.values().any(|stamp| stamp == "-"));
+        assert!(stamps["0"] == "-" || stamps.values().all(|stamp| stamp == "1"), "{project}: {stamps:?}");
+    }
+    assert!((1..projects.len()).contains(&hit), "{hit} streams had it");
     world.end().await;
 }
 

@@ -66,6 +66,49 @@ async fn a_trap_is_told_with_the_authors_functions_and_a_limit_with_its_words_on
     running.end().await;
 }
 
+/// What is left out of a call that goes well, and a call that is not made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_fails_no_call_is_told_once_and_counted() {
+    let yaml = format!(
+        "sinks: {{ streams: {{ type: streams }} }}\nplugins:\n  buckets: {{ module: hostile.wasm, on_failure: pass, grant: {GRANT}, config: {{ mode: limit-flood }} }}\n  cpu: {{ module: hostile.wasm, on_failure: pass, limits: {{ time: 50ms, cpu: 1% }}, grant: {GRANT}, config: {{ mode: loop }} }}\npipelines: [{{ name: logs, plugins: [buckets, cpu], sinks: [streams] }}]\n"
+    );
+    let mut running =
+        Running::start_beside(&[("hostile.wasm", artifacts::guest("hostile").unwrap())], &yaml).await;
+    running.send("one").await;
+    running.send("two").await;
+    for plugin in ["buckets", "cpu"] {
+        let limit = format!("trommel_process_limit_total{{plugin=\"{plugin}\",limit=\"{plugin}\"}}");
+        assert!(running.metric(&limit).await > 0, "{plugin}");
+        let log = running.log();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines: Vec<Value> =
+            lines.filter(|line| line["plugin"] == plugin && line["limit"] == plugin).collect();
+        assert!(lines.len() == 1 && lines[0]["level"] == "WARN", "{plugin}: {log}");
+    }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_circuit_that_opens_says_so_and_why() {
+    let mut running = start(&["trap"]).await;
+    for line in 0.. {
+        running.send(&line.to_string()).await;
+        if running.metric("trommel_process_circuit_open{plugin=\"trap\"}").await == 1 {
+            break;
+        }
+        assert!(line < 500, "it does not open");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let log = running.log();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let says =
+        |line: &Value| line["message"].as_str().unwrap().starts_with("the circuit of the plugin opens: ");
+    let lines: Vec<Value> = lines.filter(|line| line["plugin"] == "trap" && says(line)).collect();
+    assert!(lines.len() == 1 && lines[0]["why"].as_str().unwrap().contains("trap: "), "{log}");
+    assert_eq!(lines[0]["tenant"], "local");
+    running.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_uses_up_its_log_cannot_hide_that_it_failed() {
     let mut running = start(&["log-flood-then-trap"]).await;

@@ -79,7 +79,8 @@ pub struct App {
     alerting: JoinSet<()>,
     /// Everything else ends at once.
     stop_serving: CancellationToken,
-    /// Whoever drops a collector without stopping it ends its thread all the same.
+    /// Cancels `stop_serving` when a collector is dropped without being stopped; its tasks end with their sets in
+    /// any case.
     _ends: DropGuard,
     serving: JoinSet<()>,
     demonstration: JoinSet<()>,

@@ -102,7 +102,7 @@ mod tests {
         json!({
             "lines": [{
                 "tenant": "acme", "signal": "logs", "received": 1200, "acknowledged": 1100,
-                "refused": { "no_project": 60, "disk_full": 40 }, "cancelled": 0, "in_process": 0,
+                "refused": { "no_tenant": 60, "disk_full": 40 }, "cancelled": 0, "in_process": 0,
                 "added": {}, "filtered": { "sample": 100 }, "dropped": {}, "unrouted": 0, "committed": 1000,
                 "sinks": { "streams": {
                     "committed": 1000, "delivered": 990, "rejected": {}, "unsupported": 0,
@@ -118,8 +118,8 @@ mod tests {
         expect_test::expect![[r#"
             received = acknowledged + refused + cancelled + in process
 
-            tenant  signal  received  acknowledged  refused                            cancelled  in process
-            acme    logs        1200          1100  100 (disk_full 40, no_project 60)          0           0
+            tenant  signal  received  acknowledged  refused                           cancelled  in process
+            acme    logs        1200          1100  100 (disk_full 40, no_tenant 60)          0           0
 
             acknowledged + added = filtered + dropped + unrouted + committed
 

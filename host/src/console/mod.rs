@@ -51,8 +51,9 @@ pub struct Settings {
     pub tls: Option<tls::ServerSettings>,
     /// Origins whose pages may read streams and make tickets, as browsers write them: `https://panel.example`.
     pub origins: Vec<String>,
-    /// On a loopback listener `/metrics`, `/v1/plugins`, `/v1/ledger`, `/v1/alerts`, `/v1/dead-letters` and `/v1/record` ask for no credential. Elsewhere they need the
-    /// right `admin`, whatever stands here.
+    /// On a loopback listener the routes that need the right `admin` alone (`/metrics`, `/v1/ledger`, `/v1/alerts`, `/v1/record`,
+    /// and all below `/v1/plugins` and `/v1/dead-letters`) ask for no credential of who addresses it directly. Elsewhere
+    /// they need that right, whatever stands here.
     pub is_loopback_admin: bool,
 }
 
@@ -68,9 +69,9 @@ pub struct Console {
     pub metrics: Metrics,
     /// `/v1/ledger`: per tenant and signal.
     pub ledger: Snapshot<serde_json::Value>,
-    /// `/v1/plugins`: name, version, state.
+    /// `/v1/plugins`: what runs of each, what is on trial, and what came to nothing last.
     pub plugins: Snapshot<serde_json::Value>,
-    /// `/v1/plugins/{name}/swap`.
+    /// `/v1/plugins/{name}/swap`: the version that its file has now, or the one before.
     pub swap: PluginHand,
     /// `/v1/plugins/usage`: CPU time, calls, records, failures and memory, by plugin and tenant.
     pub usage: Snapshot<serde_json::Value>,

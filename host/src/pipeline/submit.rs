@@ -93,6 +93,7 @@ impl Pipeline {
         let consequences = Consequences::new(alerts, metrics.clone());
         consequences.promote(windows(slots), names(slots));
         let turns = Turns::new(settings.workers);
+        show_loaded(&metrics, slots);
         let shared = Shared {
             settings,
             tenants,
@@ -128,6 +129,7 @@ impl Pipeline {
         self.shared.consequences.promote(windows(slots), names(slots));
         self.shared.snapshot.store(Arc::new(snapshot));
         self.shared.not_loaded.store(Arc::new(not_loaded(slots)));
+        show_loaded(&self.shared.metrics, slots);
     }
 
     /// Plugins of the configuration that are not loaded: not ready while there are any.
@@ -360,6 +362,15 @@ fn windows(slots: &[Slot]) -> impl Iterator<Item = Windowed> {
 fn names(slots: &[Slot]) -> impl Iterator<Item = (String, usize)> {
     let loaded = slots.iter().filter_map(|slot| slot.plugin.as_ref());
     loaded.map(|plugin| (plugin.name().to_owned(), plugin.settings().limits.names))
+}
+
+fn show_loaded(metrics: &Metrics, slots: &[Slot]) {
+    // Those that are gone.
+    metrics.process_loaded.clear();
+    for slot in slots {
+        let labels = vec![("plugin", slot.name.clone())];
+        metrics.process_loaded.get_or_create(&labels).set(slot.plugin.is_some().into());
+    }
 }
 
 fn not_loaded(slots: &[Slot]) -> Vec<String> {

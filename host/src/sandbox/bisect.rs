@@ -78,7 +78,7 @@ impl Plugin {
         side.count_records(piece.records());
         // A share of CPU time is of every run.
         let calls_per_timed = if side.has_share() { 1 } else { CALLS_PER_TIMED };
-        let start = (calls_per_timed == 1 || self.is_next_timed()).then(thread_cpu);
+        let start = (calls_per_timed == 1 || side.is_next_timed()).then(thread_cpu);
         let begun = Instant::now();
         let limit = self.settings().limits.time;
         let called = self.process_within(side, piece, None, now_ns, limit);
@@ -114,12 +114,17 @@ impl Plugin {
                 OnFailure::Refuse => "refused",
                 OnFailure::Quarantine => "put aside",
             };
-            let before = match untold {
-                0 => String::new(),
-                untold => format!(" ({untold} failures of this kind since it was told last)"),
-            };
+            let before = before(untold);
             self.report(&format!("failed on {records} records, which are {what}: {error}{before}"));
         }
+    }
+}
+
+/// How many failures were not told.
+pub(super) fn before(untold: u64) -> String {
+    match untold {
+        0 => String::new(),
+        untold => format!(" ({untold} failures of this kind since it was told last)"),
     }
 }
 

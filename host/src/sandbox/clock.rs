@@ -123,7 +123,7 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Instant;
+    use tokio::time::Instant;
 
     fn clock() -> Arc<Clock> {
         Clock::start(Engine::default()).unwrap()

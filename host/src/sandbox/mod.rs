@@ -29,7 +29,6 @@ mod share;
 mod stores;
 #[cfg(test)]
 mod tests;
-mod told;
 mod turn;
 mod usage;
 mod versions;
@@ -161,7 +160,7 @@ pub struct Limits {
     pub circuit: CircuitSettings,
 }
 
-/// When calls for a tenant are not started any more, since too many failed. `circuit.rs` says which count.
+/// When calls for a tenant are not started any more, since too many failed. `health.rs` says which count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CircuitSettings {
     /// So many of the last calls are looked at, at most 64. Default 20: half a second of a busy tenant, and enough to

@@ -2,7 +2,7 @@
 
 use super::bindings::exports::trommel::plugin::lifecycle;
 use super::bindings::ticking::exports::trommel::plugin::timer;
-use super::bisect::CALLS_PER_TIMED;
+use super::bisect::before;
 use super::buckets::Buckets;
 use super::clock::Clock;
 use super::effects::{AlertRate, LeftOut, Window};
@@ -17,16 +17,15 @@ use super::pool::{Lent, Pool};
 use super::refusals::Refusals;
 use super::rights::Words;
 use super::stores::PluginStore;
-use super::told::Told;
 use super::turn::{Side, Sides};
 use super::usage::{PluginUsage, nanoseconds};
 use super::{Effects, Module, PluginError, Settings};
 use crate::batch::{Call, Piece, Signal, TenantId};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Told};
 use prometheus_client::metrics::counter::Counter;
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,8 +65,6 @@ struct Inner {
     told: Told,
     calls_ok: Counter,
     cpu_microseconds: Counter,
-    /// Runs begun, to choose those that are timed.
-    runs: AtomicU32,
 }
 
 /// What all instances of a plugin share.
@@ -127,7 +124,6 @@ impl Plugin {
             told: Told::default(),
             calls_ok,
             cpu_microseconds,
-            runs: AtomicU32::new(0),
         };
         let plugin = Plugin { inner: Arc::new(inner) };
         let first = plugin.inner.pool.lend("", wall_clock_ns())?;
@@ -222,9 +218,10 @@ impl Plugin {
         self.count(&side, &ticked);
         side.count_tick(ticked.as_ref().err());
         if let Err(error) = &ticked
-            && self.told().is_due(error.kind(), now_ns).is_some()
+            && let Some(untold) = self.told().is_due(&format!("{} of windows", error.kind()), now_ns)
         {
-            self.report(&format!("failed on the windows of {tenant}, which are lost: {error}"));
+            let before = before(untold);
+            self.report(&format!("failed on the windows of {tenant}, which are lost: {error}{before}"));
         }
         ticked
     }
@@ -282,10 +279,6 @@ impl Plugin {
     /// Tells the log of a failure that is due there, once a minute for each kind.
     pub(super) fn report(&self, line: &str) {
         self.inner.shared.log.report(line);
-    }
-
-    pub(super) fn is_next_timed(&self) -> bool {
-        self.inner.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_TIMED)
     }
 
     pub(super) fn count_cpu(&self, side: &Side, used: Duration) {

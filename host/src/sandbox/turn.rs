@@ -3,7 +3,7 @@
 //! A plugin that is not called is there all the same: its failed runs make it wait (`health`), or it used up its CPU
 //! time (`share`). What becomes of the records then is the caller's to decide, by the plugin's policy.
 
-use super::bisect::Ran;
+use super::bisect::{CALLS_PER_TIMED, Ran};
 use super::health::{Health, NotNow};
 use super::usage::{PluginUsage, TENANTS_MAX, TenantUsage, nanoseconds};
 use super::{Instance, Plugin, PluginError, Settings};
@@ -11,7 +11,7 @@ use crate::batch::{Piece, TenantId};
 use crate::telemetry::Metrics;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -99,6 +99,8 @@ pub(super) struct Side {
     health: Health,
     /// CPU time in a second, and whose account it is.
     share: Option<(Duration, Arc<TenantUsage>)>,
+    /// Runs begun, to choose those that are timed.
+    runs: AtomicU32,
 }
 
 /// What a new tenant's side is made of.
@@ -144,13 +146,22 @@ impl NewSide {
         let Settings { name, limits, .. } = &self.settings;
         let owner = self.shared.as_ref().unwrap_or(&usage);
         let share = limits.cpu.map(|per_second| (per_second, Arc::clone(owner)));
-        Side { usage, health: Health::of_tenant(limits.circuit, name, tenant, &self.metrics), share }
+        let health = Health::of_tenant(limits.circuit, name, tenant, &self.metrics);
+        Side { usage, health, share, runs: AtomicU32::new(0) }
     }
 }
 
 impl Side {
     pub(super) fn has_share(&self) -> bool {
         self.share.is_some()
+    }
+
+    /// One run of each [`CALLS_PER_TIMED`], not always the same: requests that are alike have pieces that are not.
+    pub(super) fn is_next_timed(&self) -> bool {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        // The golden ratio's multiples are as evenly spread as any.
+        let chosen = (run / CALLS_PER_TIMED).wrapping_mul(0x9e37_79b9) >> 16;
+        run % CALLS_PER_TIMED == chosen % CALLS_PER_TIMED
     }
 
     pub(super) fn count_records(&self, records: u32) {

@@ -1,9 +1,14 @@
 //! The metrics of the collector: one field each, with unit and meaning.
 
-use super::TenantLabels;
+use super::{TenantLabels, Told};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Limits whose excess is a failed call, or lines of a log that say so themselves: told elsewhere.
+const FAILURES: [&str; 7] = ["time", "memory", "stack", "output", "hostcall", "work", "log"];
 
 /// Label names and values, in the order they are shown.
 pub type Labels = Vec<(&'static str, String)>;
@@ -12,6 +17,8 @@ pub type Labels = Vec<(&'static str, String)>;
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
+    /// Limits that the log tells of, by plugin.
+    limits_told: Arc<Mutex<HashMap<String, Told>>>,
     /// Tenants that are named; the others are one.
     pub tenant_labels: TenantLabels,
     /// Requests by `protocol` (grpc, http), `signal`, `answer` (ok, partial, or the reason of the refusal).
@@ -29,10 +36,12 @@ pub struct Metrics {
     pub admit_over_quota: Family<Labels, Counter>,
     /// Room taken now, in bytes.
     pub admit_room_used: Gauge,
-    /// Calls of plugins, by `plugin`, `result` (ok, error, fault, trap, time, memory, output, work, load).
-    /// By result: applied, unchanged, refused.
+    /// Times that the configuration was read again, by `result` (applied, unchanged, refused).
     pub config_reloads: Family<Labels, Counter>,
+    /// Calls of plugins, by `plugin`, `result` (ok, error, fault, trap, time, memory, output, work, load).
     pub process_calls: Family<Labels, Counter>,
+    /// 1 for a plugin that is loaded, 0 for one of the configuration that is not, by `plugin`.
+    pub process_loaded: Family<Labels, Gauge>,
     /// CPU time of plugins in microseconds, by `plugin`.
     pub process_cpu: Family<Labels, Counter>,
     /// Identity attributes that a plugin changed and we restored, in resources, by `plugin`.
@@ -100,6 +109,7 @@ impl Metrics {
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("trommel");
         Metrics {
+            limits_told: Arc::default(),
             tenant_labels: TenantLabels::default(),
             receive_requests: register(
                 &mut registry,
@@ -130,6 +140,7 @@ impl Metrics {
                 "Times that the configuration was read again while the collector ran, by result",
             ),
             process_calls: register(&mut registry, "process_calls", "Calls of plugins by result"),
+            process_loaded: register(&mut registry, "process_loaded", "Whether each plugin is loaded"),
             process_cpu: register(&mut registry, "process_cpu_microseconds", "CPU time of plugins"),
             process_restored: register(
                 &mut registry,
@@ -250,11 +261,28 @@ impl Metrics {
         self.registry.lock().expect("no panic while the registry is locked").register_collector(collector);
     }
 
-    /// Counts what a plugin wanted beyond a limit.
+    /// Counts what a plugin wanted beyond a limit, and tells the log once a minute.
     pub fn count_limit(&self, plugin: &str, limit: &'static str, number: u64) {
-        if number > 0 {
-            let labels = vec![("plugin", plugin.to_owned()), ("limit", limit.to_owned())];
-            self.process_limit.get_or_create(&labels).inc_by(number);
+        if number == 0 {
+            return;
+        }
+        let labels = vec![("plugin", plugin.to_owned()), ("limit", limit.to_owned())];
+        self.process_limit.get_or_create(&labels).inc_by(number);
+        if FAILURES.contains(&limit) {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut told = self.limits_told.lock().unwrap_or_else(PoisonError::into_inner);
+        if !told.contains_key(plugin) {
+            told.insert(plugin.to_owned(), Told::default());
+        }
+        if let Some(untold) = told[plugin].is_due(limit, now.as_nanos() as u64) {
+            tracing::warn!(
+                plugin,
+                limit,
+                untold,
+                "a plugin wants more than a limit lets it, and is given no more"
+            );
         }
     }
 

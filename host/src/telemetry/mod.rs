@@ -7,8 +7,10 @@ mod labels;
 mod log;
 mod metrics;
 mod secret;
+mod told;
 
 pub use labels::{OTHERS, TenantLabels};
 pub use log::start_logging;
 pub use metrics::{Labels, Metrics};
 pub use secret::Secret;
+pub use told::Told;

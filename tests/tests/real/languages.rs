@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Duration;
 use trommel::batch::{Batch, IdentityKeys, ProjectId, Request, Signal, Stream, TenantId};
 use trommel::sandbox::{
     Effects, Failed, Grant, Instance, Limits, Module, OnFailure, Plugin, PluginError, Sandbox, Settings,

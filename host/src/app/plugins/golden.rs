@@ -2,25 +2,26 @@
 
 use super::file;
 use crate::app::sample::{self, Whose};
-use crate::sandbox::{Sandbox, Settings};
+use crate::sandbox::{OnFailure, Sandbox, Settings};
 
 /// Lines and bytes of a difference that are kept: enough to know which sample to run again with `trommel plugin test`.
 const LINES_MAX: usize = 12;
 const BYTES_MAX: usize = 2 << 10;
 
 /// Why the samples in `NAME.golden/`, beside the module, say that these bytes are not what they should be. Without such
-/// a folder nothing is wrong. Blocks; loads the plugin for each sample, apart from the one that runs.
+/// a folder nothing is wrong. A sample is what its author made it: `config`, `on_failure` and `tenant` of the
+/// configuration say nothing of it, as in `trommel plugin test`. Blocks; loads the plugin for each sample, apart from
+/// the one that runs.
 pub(super) fn check(sandbox: &Sandbox, settings: &Settings, component: &[u8]) -> Result<(), String> {
     let Some(folder) = file(settings).map(sample::beside).filter(|folder| folder.is_dir()) else {
         return Ok(());
     };
-    let whose = match &settings.tenant {
-        Some(tenant) => Whose::new(tenant.as_str(), "default")?,
-        None => Whose::default(),
-    };
+    let settings =
+        Settings { config: "{}".into(), on_failure: OnFailure::Pass, tenant: None, ..settings.clone() };
     for case in sample::cases(&folder)? {
         let place = |what: &str| format!("sample `{}`: {what}", case.name);
-        let output = case.run(sandbox, settings, component, &whose).map_err(|error| place(&error))?;
+        let output =
+            case.run(sandbox, &settings, component, &Whose::default()).map_err(|error| place(&error))?;
         if let Some(difference) = case.difference(&output).map_err(|error| place(&error))? {
             return Err(place(&short(&difference)));
         }

@@ -86,6 +86,26 @@ fn the_same_request_in_protobuf_and_in_json_gives_the_same() {
 }
 
 #[test]
+fn a_golden_sample_brings_its_own_settings() {
+    let world = World::new();
+    let folder = world.folder.path().join("stamper.golden");
+    for (name, config) in [("bare", None), ("marked", Some(r#"{"mark": "x"}"#))] {
+        let sample = folder.join(name);
+        std::fs::create_dir_all(&sample).unwrap();
+        std::fs::write(sample.join("input.json"), logs(&[body("a")])).unwrap();
+        config.into_iter().for_each(|text| std::fs::write(sample.join("config.json"), text).unwrap());
+    }
+    let settings = Settings::unnamed(Path::new("stamper.wasm"));
+    let run = |case: &Case| case.run(&world.sandbox, &settings, guest("stamper"), &Whose::default()).unwrap();
+    let stamps = ["0", "0x"].map(|stamp| json!({ "key": "stamp", "value": { "stringValue": stamp } }));
+    for (case, stamp) in cases(&folder).unwrap().iter().zip(stamps) {
+        let golden = run(case).golden();
+        let record = &golden["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+        assert_eq!(record["attributes"], json!([stamp]), "{}", case.name);
+    }
+}
+
+#[test]
 fn dropped_records_are_told_by_their_place() {
     let world = World::new();
     let debug = |text: &str| json!({ "severityNumber": 5, "body": { "stringValue": text } });

@@ -29,7 +29,8 @@ pub(super) enum Command {
     Test(Box<test::Test>),
     /// Measures what its calls take, by how many records each is given.
     Bench(Box<bench::Bench>),
-    /// Brings the version that a plugin's file has now into use in a running collector. Ends with 1 if it does not.
+    /// Brings the version that a plugin's file has now into use in a running collector, or on trial. Ends with 1 if it is
+    /// refused.
     Swap(swap::Swap),
 }
 

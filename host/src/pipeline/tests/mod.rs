@@ -377,6 +377,8 @@ async fn a_guard_that_is_not_loaded_refuses_retryably_and_other_pipelines_serve(
     let slots = [missing("redact", true, OnFailure::Drop)];
     let world = world(vec![guarded, to("rest", &[], vec![sink("a")])], &slots, &["a"]);
     assert_eq!(world.pipeline.not_loaded(), ["redact"]);
+    let loaded = || world.metrics.text().lines().find(|line| line.contains("loaded{")).map(str::to_owned);
+    assert_eq!(loaded().unwrap(), r#"trommel_process_loaded{plugin="redact"} 0"#);
 
     let refused = world.submit("own", request(&[("", &["1", "2"])])).await;
     let Err(Refusal::Plugin { name, after }) = refused else { panic!("{refused:?}") };
@@ -394,6 +396,11 @@ async fn a_guard_that_is_not_loaded_refuses_retryably_and_other_pipelines_serve(
     world.pipeline.promote(&[missing("redact", false, OnFailure::Pass)]).unwrap();
     world.submit("own", request(&[("", &["5"])])).await.unwrap();
     assert_eq!(world.given(0), ["u/default: 4", "t/default: 5"]);
+    world
+        .pipeline
+        .arrange(Arrangement::of(vec![to("all", &[], vec![sink("a")])], &["a".into()]), &[])
+        .unwrap();
+    assert_eq!(loaded(), None, "a plugin that is gone");
 }
 
 #[tokio::test]

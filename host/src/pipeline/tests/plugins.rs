@@ -77,6 +77,7 @@ async fn a_plugin_changes_what_is_kept_and_its_counts_show_after_the_commit() {
     let (name, versions) = ("redact".into(), Default::default());
     let slots = [Slot { name, is_guard: true, on_failure: OnFailure::Drop, plugin, versions }];
     let world = world(vec![to("all", &["redact"], vec![sink("a")])], &slots, &["a"]);
+    assert!(world.metrics.text().contains(r#"trommel_process_loaded{plugin="redact"} 1"#));
     world.submit("own", request(&[("", &["mail anna@example.com", "nothing"])])).await.unwrap();
     assert_eq!(world.given(0), ["t/default: mail [email] nothing"]);
     let text = world.metrics.text();

@@ -214,6 +214,23 @@ fn a_piece_that_fails_as_a_whole_is_put_aside_as_one() {
     assert_eq!(ran.piece.records(), 0);
 }
 
+/// One run in eight has its time taken, of each tenant's: whatever the order they come in.
+#[test]
+fn tenants_that_take_turns_are_each_charged_their_own_time() {
+    let plugin = load(&settings(r#"{"mode": "drop-even"}"#));
+    let tenants = ["acme", "globex", "hooli", "initech"];
+    for _ in 0..16 {
+        for tenant in tenants {
+            plugin.run(piece_of(tenant, &records(100, &[])), NOW);
+        }
+    }
+    for tenant in tenants {
+        let usage = plugin.usage();
+        let of = usage.tenants.iter().find(|of| of.tenant == tenant).unwrap();
+        assert!(of.calls == 16 && of.cpu_microseconds > 0, "{of:?}");
+    }
+}
+
 #[test]
 fn what_a_plugin_uses_is_known_by_tenant() {
     let own = Sandbox::open(None, Metrics::new()).unwrap();

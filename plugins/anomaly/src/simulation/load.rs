@@ -9,8 +9,28 @@ use std::f64::consts::TAU;
 pub(super) const GAUGE: &str = "queue.depth";
 pub(super) const COUNTER: &str = "jobs.done";
 pub(super) const SETTINGS: &str = r#"{"metrics": [{"name": "queue.depth"}, {"name": "jobs.done"}]}"#;
-/// Each service says each of them in its first hour. One that came for the first time later would be a new error indeed.
-const USUAL_ERRORS: [&str; 3] = ["timeout after 30 ms", "order 4711 was refused", "no such user: 'ada'"];
+/// Kinds of errors that are usual. Each service says each of them in its first hour. One that came for the first time later
+/// would be a new error indeed.
+const USUAL_ERRORS: usize = 3;
+
+/// No two windows have the same number, id, path or name in it.
+fn usual_error(kind: usize, window: u32) -> String {
+    let id = u64::from(window).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    match kind {
+        0 => format!(
+            "timeout after {}.{} ms at 10.0.{}.7:{}",
+            20 + window % 80,
+            window % 10,
+            window % 200,
+            1024 + window
+        ),
+        1 => format!(
+            "order {id:016x} of /srv/shops/{window}/orders.db was refused: {} of {window} left",
+            window / 3
+        ),
+        _ => format!("no such user: 'ada-{window}' (request {id:08x}-0000-4000-8000-{:012x})", id >> 16),
+    }
+}
 /// Windows of a day.
 const DAY: f64 = 8_640.0;
 /// Durations of a window, as many as `process` would add.
@@ -187,15 +207,15 @@ impl Service {
         let mut records = self.events(self.logs * load, family, chance);
         let mut failed = self.failures(records, self.share, errors, family, chance);
         for _ in 0..failed.min(8) {
-            world.say(&self.name, USUAL_ERRORS[chance.one_of(3)], 1);
+            world.say(&self.name, &usual_error(chance.one_of(USUAL_ERRORS), window), 1);
         }
-        if let Some(message) = USUAL_ERRORS.get(window as usize / 50).filter(|_| window.is_multiple_of(50)) {
-            world.say(&self.name, message, 1);
+        if window.is_multiple_of(50) && (window as usize / 50) < USUAL_ERRORS {
+            world.say(&self.name, &usual_error(window as usize / 50, window), 1);
             (records, failed) = (records + 1, failed + 1);
         }
         if let Some(new) = new {
             let number = 1 + chance.poisson(1.0);
-            world.say(&self.name, &new.message, number);
+            world.say(&self.name, &format!("{} (attempt {window})", new.message), number);
             (records, failed) = (records + number, failed + number);
         }
         if records > 0 {

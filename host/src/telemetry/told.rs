@@ -1,4 +1,4 @@
-//! What the log tells of failures: each kind once a minute, with how often it came since.
+//! What the log tells of plugins that fail or want too much: each kind once a minute, with how often it came since.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,9 +8,9 @@ const EVERY_NS: u64 = 60_000_000_000;
 const KINDS_MAX: usize = 64;
 const OTHERS: &str = "others";
 
-/// The failures of one plugin.
+/// What was told of, and when.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub struct Told {
     kinds: Mutex<HashMap<String, Kind>>,
 }
 
@@ -22,8 +22,8 @@ struct Kind {
 }
 
 impl Told {
-    /// Whether a failure of this kind is to be told now; then how many came untold before it.
-    pub(super) fn is_due(&self, kind: &str, now_ns: u64) -> Option<u64> {
+    /// Whether one of this kind is to be told now; then how many came untold before it.
+    pub fn is_due(&self, kind: &str, now_ns: u64) -> Option<u64> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = if kinds.contains_key(kind) || kinds.len() < KINDS_MAX { kind } else { OTHERS };
         let Some(known) = kinds.get_mut(kind) else {
