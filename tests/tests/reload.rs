@@ -2,7 +2,9 @@
 
 use crate::durable::BACKEND;
 use crate::shutdown::{Process, binary, free_port, is_ready};
-use crate::world::{World, client, eventually, read_history};
+use crate::world::{Tail, World, client, eventually, logs, read_history};
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,12 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
 
 /// A collector as a process with its file and its log, and one connection to it that is never opened again.
 pub struct Running {
     process: Process,
     folder: tempfile::TempDir,
     console: u16,
+    grpc: u16,
     http: u16,
     connection: Connection,
     ports: String,
@@ -62,9 +66,9 @@ impl Running {
 
     /// With these files beside the configuration.
     pub async fn start_beside(files: &[(&str, &[u8])], rest: &str) -> Running {
-        let (http, console) = (free_port(), free_port());
+        let [grpc, http, console] = [free_port(), free_port(), free_port()];
         let ports = format!(
-            "receivers: {{ otlp: {{ http: {{ listen: 127.0.0.1:{http} }} }} }}\nconsole: {{ listen: 127.0.0.1:{console} }}\n"
+            "receivers: {{ otlp: {{ grpc: {{ listen: 127.0.0.1:{grpc} }}, http: {{ listen: 127.0.0.1:{http} }} }} }}\nconsole: {{ listen: 127.0.0.1:{console} }}\n"
         );
         let folder = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
@@ -78,7 +82,7 @@ impl Running {
         let process = Process(command.spawn().unwrap());
         eventually("ready", || is_ready(console)).await;
         let connection = Connection::open(http).await;
-        Running { process, folder, console, http, connection, ports }
+        Running { process, folder, console, grpc, http, connection, ports }
     }
 
     fn file(&self) -> PathBuf {
@@ -375,6 +379,44 @@ async fn other_settings_of_a_plugin_come_into_use_under_load_and_each_request_ha
     let mut stamps = load.end(&running).await;
     stamps.dedup();
     assert_eq!(stamps, marks);
+    running.end().await;
+}
+
+/// To the receiver of OTLP over gRPC, on a connection that is never opened again.
+async fn channel(port: u16) -> LogsServiceClient<Channel> {
+    let mut stream = Some(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection was closed"));
+        async move { stream.map(TokioIo::new) }
+    });
+    let channel = Endpoint::from_static("http://collector").connect_with_connector(connector).await;
+    LogsServiceClient::new(channel.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_and_a_tail_stay_while_a_plugin_comes_and_goes() {
+    let with = stamping("a", "watch: 0s");
+    let of_the_plugin = |line: &&str| line.starts_with("plugins:") || line.starts_with("  p:");
+    let without: Vec<&str> = with.lines().filter(|line| !of_the_plugin(line)).collect();
+    let without = without.join("\n").replace("plugins: [p]", "plugins: []") + "\n";
+    let guest = artifacts::guest("stamper").unwrap();
+    let running = Running::start_beside(&[("p.wasm", guest)], &without).await;
+    let mut channel = channel(running.grpc).await;
+    let tail = running.url("/v1/tenants/local/projects/shop/tail");
+    let mut tail = Tail::open(&client(), &tail, None, None).await;
+    for round in 0..6 {
+        let (yaml, stamp) = [(&with, json!("0a")), (&without, Value::Null)][round % 2].clone();
+        running.reload(yaml, "applied").await;
+        let line = format!("line {round}");
+        channel.export(logs(&[("project.id", "shop")], &[&line])).await.unwrap();
+        let event = loop {
+            let event = tail.next().await.expect("the tail goes on");
+            if event.kind == "log" {
+                break event;
+            }
+        };
+        assert_eq!((&event.data["body"], &event.data["attributes"]["stamp"]), (&json!(line), &stamp));
+    }
     running.end().await;
 }
 
