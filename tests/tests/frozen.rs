@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest 
 use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -101,6 +102,23 @@ fn ticked(plugin: &Plugin, closed: &[Window]) -> String {
 
 fn check(name: &str, made: &str) {
     expect_test::expect_file![folder().join(format!("{name}.expected.txt"))].assert_eq(made);
+}
+
+/// Of the bytes that stand there: nobody makes them anew, by `UPDATE_EXPECT` neither.
+#[test]
+fn nothing_was_made_anew() {
+    for (file, digest) in [
+        ("errors.wasm", "89265394fc24eaee85d4aa56a263456f5737dfc9016cf87935dfab207c971fe9"),
+        ("every-function.wasm", "68718bfeaba6710f5879f0a6ffa02c0b16bd2d9df80a16f0a0485dbd15d6fcfb"),
+        ("example-c.wasm", "5e2d96cceed4abf19cfcf78bcfea651258fd4b7d51b5a3697f8011a7cffb2439"),
+        ("errors.expected.txt", "f402f685d3e0f45b5ffff24536d6d51f8c78638b88c088dd9fd599d472992053"),
+        ("every-function.expected.txt", "c6b57d556e507e82cef6412e0b0e595a84933d21704a3e7439839a8c1ce34a48"),
+        ("example-c.expected.txt", "2acb632c08a02e48095f6fc8a6e4a01b0c0921a52857b377cda6057ae650f09a"),
+    ] {
+        let bytes = std::fs::read(folder().join(file)).unwrap();
+        let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, digest, "{file}");
+    }
 }
 
 #[test]
