@@ -100,6 +100,26 @@ impl World {
         self.send(None, logs(&[("project.id", project)], &lines)).await.expect("it is taken");
     }
 
+    /// A line to each project, again and again, until the candidate is rolled back in this stage and the old version goes on
+    /// alone. How many lines each has.
+    async fn send_until_given_up(&self, stage: &str, projects: &[String]) -> usize {
+        let mut sent = 0;
+        while self.plugin("p").await["failure"]["outcome"] != "rolled_back" {
+            for project in projects {
+                self.send_lines(project, &[format!("{sent}")]).await;
+            }
+            sent += 1;
+            assert!(sent < 500, "it is not given up");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let shown = self.plugin("p").await;
+        assert_eq!(
+            (&shown["version"], &shown["candidate"], &shown["failure"]["stage"]),
+            (&json!("1"), &Value::Null, &json!(stage))
+        );
+        sent
+    }
+
     /// The stamp of each record of a project, by its body.
     async fn stamps(&self, project: &str, count: usize) -> BTreeMap<String, String> {
         let records = self.history_of(None, "local", project, count).await;
@@ -497,18 +517,7 @@ async fn a_bad_version_in_a_shadow_harms_no_record_and_is_never_active() {
     let world = start("shadow: 1h").await;
     put(&world.p(), &stamper("2", "trap"));
     world.until("/candidate/stage", "shadow").await;
-    let mut sent = 0;
-    while world.plugin("p").await["failure"]["outcome"] != "rolled_back" {
-        world.send_lines("shop", &[format!("{sent}")]).await;
-        sent += 1;
-        assert!(sent < 500, "it is not given up");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let shown = world.plugin("p").await;
-    assert_eq!(
-        (&shown["version"], &shown["candidate"], &shown["failure"]["stage"]),
-        (&json!("1"), &Value::Null, &json!("shadow"))
-    );
+    let sent = world.send_until_given_up("shadow", &["shop".into()]).await;
     assert!(world.stamps("shop", sent).await.values().all(|stamp| stamp == "1"));
     let trapped = "trommel_process_calls_total{plugin=\"p@shadow\",result=\"trap\"}";
     assert!(world.metric(trapped).await > Some(0.0));
@@ -523,20 +532,7 @@ async fn a_bad_version_in_a_canary_harms_its_streams_alone_and_is_rolled_back() 
     put(&world.p(), &stamper("2", "trap"));
     world.until("/candidate/stage", "canary").await;
     let projects: Vec<String> = (0..8).map(|number| format!("shop-{number}")).collect();
-    let mut sent = 0;
-    while world.plugin("p").await["failure"]["outcome"] != "rolled_back" {
-        for project in &projects {
-            world.send_lines(project, &[format!("{sent}")]).await;
-        }
-        sent += 1;
-        assert!(sent < 500, "it is not given up");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let shown = world.plugin("p").await;
-    assert_eq!(
-        (&shown["version"], &shown["candidate"], &shown["failure"]["stage"]),
-        (&json!("1"), &Value::Null, &json!("canary"))
-    );
+    let sent = world.send_until_given_up("canary", &projects).await;
     let mut hit = 0;
     for project in &projects {
         world.send_lines(project, &["after".into()]).await;

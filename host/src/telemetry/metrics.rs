@@ -272,11 +272,15 @@ impl Metrics {
             return;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut told = self.limits_told.lock().unwrap_or_else(PoisonError::into_inner);
-        if !told.contains_key(plugin) {
-            told.insert(plugin.to_owned(), Told::default());
-        }
-        if let Some(untold) = told[plugin].is_due(limit, now.as_nanos() as u64) {
+        // Nobody waits for the log: the lock ends here.
+        let due = {
+            let mut told = self.limits_told.lock().unwrap_or_else(PoisonError::into_inner);
+            if !told.contains_key(plugin) {
+                told.insert(plugin.to_owned(), Told::default());
+            }
+            told[plugin].is_due(limit, now.as_nanos() as u64)
+        };
+        if let Some(untold) = due {
             tracing::warn!(
                 plugin,
                 limit,

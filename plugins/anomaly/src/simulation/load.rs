@@ -12,25 +12,6 @@ pub(super) const SETTINGS: &str = r#"{"metrics": [{"name": "queue.depth"}, {"nam
 /// Kinds of errors that are usual. Each service says each of them in its first hour. One that came for the first time later
 /// would be a new error indeed.
 const USUAL_ERRORS: usize = 3;
-
-/// No two windows have the same number, id, path or name in it.
-fn usual_error(kind: usize, window: u32) -> String {
-    let id = u64::from(window).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    match kind {
-        0 => format!(
-            "timeout after {}.{} ms at 10.0.{}.7:{}",
-            20 + window % 80,
-            window % 10,
-            window % 200,
-            1024 + window
-        ),
-        1 => format!(
-            "order {id:016x} of /srv/shops/{window}/orders.db was refused: {} of {window} left",
-            window / 3
-        ),
-        _ => format!("no such user: 'ada-{window}' (request {id:08x}-0000-4000-8000-{:012x})", id >> 16),
-    }
-}
 /// Windows of a day.
 const DAY: f64 = 8_640.0;
 /// Durations of a window, as many as `process` would add.
@@ -283,5 +264,24 @@ impl Service {
         // Sometimes a single value is far off.
         let spike = if family == Family::B && chance.is_true(0.002) { 6.0 } else { 0.0 };
         self.depth + self.depth_noise * (self.remembered + spike)
+    }
+}
+
+/// What varies in it is another in each window.
+fn usual_error(kind: usize, window: u32) -> String {
+    let id = u64::from(window).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    match kind {
+        0 => format!(
+            "timeout after {}.{} ms at 10.0.{}.7:{}",
+            20 + window % 80,
+            window % 10,
+            window % 200,
+            1024 + window
+        ),
+        1 => format!(
+            "order {id:016x} of /srv/shops/{window}/orders.db was refused: {} of {window} left",
+            window / 3
+        ),
+        _ => format!("no such user: 'ada-{window}' (request {id:08x}-0000-4000-8000-{:012x})", id >> 16),
     }
 }
